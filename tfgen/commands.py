@@ -1,0 +1,64 @@
+"""What the commands share: the process' environment, one-line errors, loading a run."""
+
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfgen import hparams as hparams_lib
+from tfgen import run
+from tfgen.errors import UserError
+
+if TYPE_CHECKING:
+    from tfgen.data import DataSpec
+    from tfgen.training.model import GenerativeModel
+
+
+def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    """Runs a command: a `UserError` is one line on standard error and exit status 1.
+
+    Sets defaults of TensorFlow's environment first, where the user set none: the BFC allocator,
+    which keeps large tensors' memory instead of taking page faults at every step, and quiet logs.
+    """
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return main(argv) or 0
+    except UserError as error:
+        print(f"FATAL: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+def load_run(
+    run_dir: run.RunDir,
+) -> tuple[types.ModuleType, hparams_lib.HParams, "DataSpec", "GenerativeModel"]:
+    """The trained model of a run directory, without its data; EMA weights where there are any.
+
+    Returns:
+        The system's module, the run's hyperparameters, the data's spec and the model.
+
+    Raises:
+        UserError: if no run is there, or it has no checkpoint that can be read.
+    """
+    import dataclasses
+
+    import keras
+
+    from tfgen.data import DataSpec
+    from tfgen.training import checkpoint
+
+    run_dir.require()
+    nothing = dataclasses.make_dataclass("NoOptions", [])
+    name, hparams, _ = hparams_lib.parse(["", f"--flagfile={run_dir.flags}"], nothing)
+    module = hparams_lib.load_system(name)
+    if not run_dir.data.is_file():
+        raise UserError(f"no checkpoint in {run_dir.checkpoints} yet: the run has not begun")
+    spec = DataSpec.from_json(run_dir.data.read_text(encoding="utf-8"))
+    keras.config.set_dtype_policy(hparams.precision)
+    model: Any = module.build(hparams, spec)
+    if checkpoint.restore(run_dir.checkpoints, model) is None:
+        raise UserError(f"no checkpoint in {run_dir.checkpoints} yet: train for longer")
+    for variable, average in zip(model.trainable_variables, model.averages, strict=False):
+        variable.assign(average)
+    return module, hparams, spec, model

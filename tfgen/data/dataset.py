@@ -1,0 +1,199 @@
+"""`load`: from a name, as given by `--data`, to batches."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tfgen.data import draws, folder, pixels, synthetic, tfds_sets
+from tfgen.data.pipeline import Finish, Plan, Rows, Split
+from tfgen.data.source import Source
+from tfgen.data.spec import SPLITS, DataError, DataSpec
+
+_FOLDER = "folder:"
+_STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}
+_SQUARE = ("digits", "mnist", "fashion_mnist", "omniglot", *_STACKED)
+_WITH_KEY = {  # data sets known to have a key, for messages
+    "image": (*_SQUARE, "folder:PATH"),
+    "label": (*_SQUARE, *synthetic.MIXTURES, "folder:PATH with class sub-folders"),
+    "point": synthetic.MIXTURES,
+    "attributes": ("celeb_a",),
+}
+
+
+class Data:
+    """A data set, ready to give batches; a split is read when first used, then kept."""
+
+    def __init__(self, spec: DataSpec, source: Source, to_range: pixels.Pixels, seed: int = 0):
+        self.spec = spec
+        self._source, self._to_range, self._seed = source, to_range, seed
+        self._splits: dict[str, Split] = {}
+
+    def steps_per_epoch(self, global_batch_size: int) -> int:
+        """Whole steps in an epoch of the training split."""
+        if not 1 <= global_batch_size <= self.spec.train_size:
+            raise DataError(
+                f"A global batch of {global_batch_size} does not fit the {self.spec.train_size} "
+                f"training examples of data set {self.spec.name!r}; give a batch size from 1 to "
+                f"{self.spec.train_size}."
+            )
+        return self.spec.train_size // global_batch_size
+
+    def train(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        start_step: int = 0,
+        replicas: int = 1,
+        worker: int = 0,
+        workers: int = 1,
+    ) -> tf.data.Dataset:
+        """The endless training stream of one worker.
+
+        Step s takes the next batch_size * replicas * workers examples of its epoch's permutation;
+        this worker emits its `replicas` batches of step s, then those of step s + 1. What is left
+        over of an epoch is dropped. The stream from `start_step` is the unbroken one from there
+        on, to the bit. Consecutive batches joined, of all workers in order, are the stream of one
+        worker with one replica and the larger batch: the same examples in the same order with the
+        same binarisation noise.
+
+        Args:
+          batch_size: examples for one replica.
+          seed: the order is a function of (seed, epoch), noise of (seed, position in the stream).
+          start_step: global step to start at.
+          replicas: replicas of this worker.
+          worker: index of this worker.
+          workers: number of workers.
+
+        Returns:
+          Dicts of [batch_size, ...] tensors; keys, dtypes and range as in `spec`.
+        """
+        plan = Plan(self.spec.train_size, batch_size, seed, start_step, replicas, worker, workers)
+        self.steps_per_epoch(plan.global_batch)
+        return self._split("train").train(plan, self._finish(seed, "train"))
+
+    def batches(
+        self, split: str, batch_size: int, *, seed: int | None = None, limit: int | None = None
+    ) -> tf.data.Dataset:
+        """Each example of a split once, in fixed order; the last batch may be short.
+
+        Args:
+          split: "train", "validation" or "test".
+          batch_size: examples in a batch.
+          seed: dynamic binarisation is a function of (seed, example index); None: `load`'s seed.
+          limit: only the first `limit` examples.
+
+        Returns:
+          Dicts of [<= batch_size, ...] tensors; keys, dtypes and range as in `spec`.
+        """
+        if split not in SPLITS:
+            raise DataError(f"Unknown split {split!r}; one of {', '.join(SPLITS)}.")
+        for name, value in (("batch_size", batch_size), ("limit", limit)):
+            if value is not None and value < 1:
+                raise DataError(f"{name} must be at least 1; got {value}.")
+        size = self._source.sizes[split]
+        size = size if limit is None else min(size, limit)
+        seed = self._seed if seed is None else seed
+        finish = self._finish(seed, f"ordered/{split}")
+        return self._split(split).ordered(min(batch_size, size), size, finish)
+
+    def _split(self, split: str) -> Split:
+        if split not in self._splits:
+            self._splits[split] = self._source.open(split)
+        return self._splits[split]
+
+    def _finish(self, seed: int, stream: str) -> Finish:
+        """The function from raw rows to a batch: keys of the spec, images in range."""
+        key = draws.stream_key(seed, f"binarize/{stream}")
+
+        def finish(rows: Rows, position: tf.Tensor) -> Rows:
+            batch = {name: rows[name] for name in self.spec.shapes}
+            if "image" in batch:
+                batch["image"] = self._to_range(batch["image"], key, position)
+            return batch
+
+        return finish
+
+
+def names() -> list[str]:
+    """The data sets that need no prepared files; `stacked_mnist` needs prepared mnist."""
+    return ["digits", *synthetic.MIXTURES, *_STACKED]
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    image_range: str = "unit",
+    binarization: str = "dynamic",
+    image_size: int | None = None,
+    needs: Sequence[str] = ("image",),
+    on_bad_image: str = "skip",
+    seed: int = 0,
+) -> Data:
+    """Opens a data set.
+
+    Args:
+      name: `digits`, `ring8`, `grid25`, `stacked_digits`, `stacked_mnist`, any TFDS name that is
+        prepared under `data_dir` (`mnist`, `celeb_a`, ...), or `folder:PATH`.
+      data_dir: TFDS' directory; None for TFDS' own default.
+      image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1} or "uint8" 0..255.
+      binarization: for "binary": "dynamic", "fixed" or "threshold"; see `pixels.Pixels`.
+      image_size: the shorter side is resized to it, then the centre square is cropped; None to
+        leave images as they are (omniglot: 28).
+      needs: batch keys to give; `label` is given besides wherever there is one.
+      on_bad_image: for folders: "skip" (with a warning) or "fail".
+      seed: of the binarisation noise in `Data.batches` where that is given none; the training
+        stream has its own.
+
+    Raises:
+      DataError: in one line, what is wrong and what would be right.
+    """
+    to_range = pixels.Pixels(image_range, binarization)
+    if image_size is not None and image_size < 1:
+        raise DataError(f"--image_size must be at least 1; got {image_size}.")
+    source = _source(name, data_dir, image_size, tuple(needs), on_bad_image, to_range.fixed)
+    for key in needs:
+        if key not in source.keys:
+            have = _WITH_KEY.get(key)
+            raise DataError(
+                f"Data set {name!r} has no key {key!r}, it has {', '.join(source.keys)}; data sets "
+                f"known to have {key!r}: {', '.join(have) if have else 'none'}."
+            )
+    keys = {key: k for key, k in source.keys.items() if key in needs or key == "label"}
+    spec = DataSpec(
+        name=name,
+        shapes={key: k.shape for key, k in keys.items()},
+        dtypes={key: to_range.dtype if key == "image" else k.dtype for key, k in keys.items()},
+        image_range=image_range,
+        num_classes=source.num_classes,
+        train_size=source.sizes["train"],
+        validation_size=source.sizes["validation"],
+        test_size=source.sizes["test"],
+    )
+    return Data(spec, source, to_range, seed)
+
+
+def _source(
+    name: str,
+    data_dir: str | None,
+    image_size: int | None,
+    needs: tuple[str, ...],
+    on_bad_image: str,
+    fixed: bool,
+) -> Source:
+    """The kind of source that `name` stands for."""
+    if name.startswith(_FOLDER):
+        return folder.folder_source(name.removeprefix(_FOLDER), image_size, on_bad_image, fixed)
+    if name in synthetic.MIXTURES:
+        return synthetic.mixture(name)
+    if name in _STACKED:
+        base = _source(_STACKED[name], data_dir, image_size, ("image",), on_bad_image, fixed)
+        return synthetic.stacked(base)
+    if name == "digits":
+        from tfgen.data import digits  # registers the TFDS builder, so only when wanted
+
+        builder = digits.builder(data_dir)
+    else:
+        builder = tfds_sets.find_builder(name, data_dir, names())
+    return tfds_sets.tfds_source(name, builder, needs, image_size, fixed)

@@ -1,0 +1,449 @@
+"""Variational autoencoder: a generative model with latents, trained by a bound on log p(x).
+
+Objective, maximised (sum over event dimensions, mean over the batch):
+
+    ELBO(x) = E_q(z|x)[log p(x|z) + log p(z) - log q(z|x)]
+            = E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))
+
+With several stochastic layers z = (h_1, ..., h_L), h_L at the top:
+
+    q(z|x) = q(h_1|x) q(h_2|h_1) ... q(h_L|h_{L-1})
+    p(x,z) = p(h_L) p(h_{L-1}|h_L) ... p(h_1|h_2) p(x|h_1)
+
+The estimate uses k reparameterised samples per image; `analytic_kl` takes the KL of the top layer
+in closed form (which for one layer is the whole KL term), else everything is sampled: the mean of
+k log weights, "VAE with k samples" in Burda et al. 2016.
+
+Reference: D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014: eq. 3 (bound),
+eq. 7 (sampled estimate), appendix B (analytic KL), appendix C (networks). Several layers:
+Y. Burda et al. ICLR 2016.
+
+Differs from the paper:
+  * Two hidden tanh layers of 200 and 50 latents, Glorot weights and Adam as in Burda et al.,
+    where the paper has one of 500, N(0, 0.01) weights and Adagrad.
+  * The likelihood may also be a discretised logistic.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfgen import distributions, hparams
+from tfgen.data import DataSpec
+from tfgen.losses import bounds
+from tfgen.networks.mlp import mlp
+from tfgen.training import optimizers, schedules
+from tfgen.training.model import GenerativeModel
+
+tfd = tfp.distributions
+
+LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
+    "bernoulli": distributions.bernoulli,
+    "gaussian": distributions.gaussian,
+    "discretized_logistic": distributions.discretized_logistic,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class HParams(hparams.HParams):
+    """Flags of a VAE; the networks of Burda et al. 2016, one stochastic layer."""
+
+    k: int = 1  # Samples per image in the bound.
+    latent_dims: tuple[int, ...] = (50,)  # Dimensions of each stochastic layer, bottom first.
+    # Hidden widths of both networks at each stochastic layer, bottom first: two layers each.
+    hidden_units: tuple[int, ...] = (200,)
+    analytic_kl: bool = True  # Closed form of the top layer's KL instead of its sampled value.
+    # Distribution of pixels given latents.
+    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"] = "bernoulli"
+    # How grey values become {0, 1} for a Bernoulli likelihood: a fresh draw at each use, one draw
+    # for ever, a threshold at 1/2, or not at all.
+    binarize: Literal["dynamic", "fixed", "threshold", "none"] = "dynamic"
+    kl_weight: float = 1.0  # Weight of log p(z) - log q(z|x) in training; evaluation has 1.
+    kl_warmup_steps: int = 0  # Steps over which the KL weight rises from 0; 0 is off.
+    adam_epsilon: float = 1e-4  # Adam's epsilon (Burda et al. 2016).
+    adam_beta1: float = 0.9  # Adam's beta1.
+
+    POSITIVE = ("k", "latent_dims", "hidden_units", "adam_epsilon")
+    NOT_NEGATIVE = ("kl_weight", "kl_warmup_steps")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.latent_dims) != len(self.hidden_units) or not self.latent_dims:
+            raise ValueError(
+                "--latent_dims and --hidden_units need one number for each stochastic layer. "
+                f"Received: --latent_dims={self.latent_dims} --hidden_units={self.hidden_units}"
+            )
+
+    @property
+    def image_range(self) -> str:
+        """{0, 1} for a Bernoulli likelihood unless told otherwise, else [0, 1]."""
+        return "binary" if self.likelihood == "bernoulli" and self.binarize != "none" else "unit"
+
+    @property
+    def binarization(self) -> str:
+        """The flag `binarize`."""
+        return self.binarize
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class VAE(GenerativeModel):
+    """A VAE with any number of Gaussian stochastic layers, from the caller's networks.
+
+    For example with one layer of 50 latents on MNIST the encoder maps [B, 28, 28, 1] to [B, 100]
+    (50 means, 50 log sigmas) and the decoder [B, 50] to [B, 28, 28, 1] (logits).
+
+    Args:
+        encoder: built Keras model from images to the means and log sigmas of q(h_1|x), or a list
+            with one network for each layer, from h_i to those of h_{i+1}.
+        decoder: built Keras model from latents to the parameters of p(x|h_1); or a list, top
+            first: h_L to means and log sigmas of h_{L-1}, ..., h_1 to the parameters of x.
+        k: samples per image in the bound.
+        likelihood: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log
+            scales, on the last axis).
+        analytic_kl: closed form for the top layer's KL.
+        kl_weight: weight of log p(z) - log q(z|x) in training.
+        kl_warmup_steps: steps over which that weight rises from 0.
+
+    Raises:
+        ValueError: if the numbers of networks differ, a network is not built, or k is below 1.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model | Sequence[keras.Model],
+        decoder: keras.Model | Sequence[keras.Model],
+        *,
+        k: int = 1,
+        likelihood: str = "bernoulli",
+        analytic_kl: bool = True,
+        kl_weight: float = 1.0,
+        kl_warmup_steps: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.encoders = list(encoder) if isinstance(encoder, (list, tuple)) else [encoder]
+        self.decoders = list(decoder) if isinstance(decoder, (list, tuple)) else [decoder]
+        if k < 1:
+            raise ValueError(f"k must be more than 0. Received: k={k}")
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood must be one of {list(LIKELIHOODS)}. Received: {likelihood!r}")
+        if len(self.encoders) != len(self.decoders):
+            raise ValueError(
+                "a VAE needs as many encoders as decoders, one for each stochastic layer. "
+                f"Received: {len(self.encoders)} and {len(self.decoders)}"
+            )
+        for network in [*self.encoders, *self.decoders]:
+            if not network.built:
+                raise ValueError(
+                    f"networks must be built: start {network.name!r} with a keras.Input"
+                )
+        self.k = k
+        self.likelihood = likelihood
+        self.analytic_kl = analytic_kl
+        self.kl_weight = kl_weight
+        self.kl_warmup_steps = kl_warmup_steps
+        self.image_shape = tuple(self.encoders[0].input_shape[1:])
+        self.latent_dims = tuple(d.input_shape[-1] for d in reversed(self.decoders))
+        self.prior = distributions.standard_gaussian(self.latent_dims[-1])
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, networks included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "encoder": [serialize(n) for n in self.encoders],
+            "decoder": [serialize(n) for n in self.decoders],
+            "k": self.k,
+            "likelihood": self.likelihood,
+            "analytic_kl": self.analytic_kl,
+            "kl_weight": self.kl_weight,
+            "kl_warmup_steps": self.kl_warmup_steps,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "VAE":
+        """The model that `get_config` describes."""
+        config = dict(config)
+        for key in ("encoder", "decoder"):
+            config[key] = [keras.saving.deserialize_keras_object(n) for n in config[key]]
+        return cls(**config)
+
+    def adapt(self, batches: tf.data.Dataset) -> None:
+        """Sets the output bias to the logit of the mean image, clipped to [0.001, 0.999].
+
+        Only for a Bernoulli likelihood whose decoder ends in a `Dense` layer (Burda et al.).
+        """
+        layers = [w for w in self.decoders[-1].weights if w.path.endswith("bias")]
+        if self.likelihood != "bernoulli" or not layers:
+            return
+        total, count = 0.0, 0
+        for batch in batches:
+            images = batch["image"].numpy().astype(np.float64)
+            total, count = total + images.sum(0), count + len(images)
+        mean = np.clip(total / count, 0.001, 0.999)
+        if layers[-1].shape == (mean.size,):
+            layers[-1].assign(np.log(mean / (1 - mean)).reshape(-1).astype(np.float32))
+
+    # The distributions, bottom to top and back.
+
+    def posterior(self, layer: int, below: tf.Tensor, training: bool = False) -> tfd.Distribution:
+        """q(h_{layer+1} | h_layer); for layer 0 `below` is images [..., H, W, C]."""
+        return distributions.diagonal_gaussian(_apply(self.encoders[layer], below, training))
+
+    def conditional_prior(
+        self, layer: int, above: tf.Tensor, training: bool = False
+    ) -> tfd.Distribution:
+        """p(h_{layer+1} | h_{layer+2}), given `above` [..., d], below the top layer."""
+        return distributions.diagonal_gaussian(_apply(self.decoders[-2 - layer], above, training))
+
+    def observation(self, latent: tf.Tensor, training: bool = False) -> tfd.Distribution:
+        """p(x | h_1): a distribution over images, given the bottom latents [..., d]."""
+        return LIKELIHOODS[self.likelihood](_apply(self.decoders[-1], latent, training))
+
+    def infer(
+        self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False
+    ) -> list[tf.Tensor]:
+        """Draws k samples of every latent layer from q(z|x).
+
+        Args:
+            image: [B, H, W, C] in the range of the likelihood.
+            k: samples per image.
+            seed: int32 [2].
+            training: whether the networks run in training mode (dropout, batch statistics).
+
+        Returns:
+            Latents bottom first, [k, B, d] each.
+        """
+        seeds = tf.random.split(seed, len(self.encoders))
+        latents = [self.posterior(0, image, training).sample(k, seed=seeds[0])]
+        for layer in range(1, len(self.encoders)):
+            latents.append(self.posterior(layer, latents[-1], training).sample(seed=seeds[layer]))
+        return latents
+
+    def log_terms(
+        self, image: tf.Tensor, latents: Sequence[tf.Tensor], training: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """The log densities of a bound, in nats, [k, B] each.
+
+        Args:
+            image: [B, H, W, C].
+            latents: bottom first, [k, B, d] each, as `infer` returns them.
+            training: as for `infer`.
+
+        Returns:
+            "likelihood": log p(x|h_1); "prior": log p(z); "posterior": log q(z|x); "top_kl":
+            KL(q(h_L|h_{L-1}) || p(h_L)), [B] with one layer and [k, B] with more; "top_ratio":
+            the sampled log p(h_L) - log q(h_L|h_{L-1}) that it replaces.
+        """
+        below: list[tf.Tensor] = [image, *latents[:-1]]
+        posteriors = [self.posterior(i, b, training) for i, b in enumerate(below)]
+        log_q = [q.log_prob(h) for q, h in zip(posteriors, latents, strict=True)]
+        log_p = [
+            self.conditional_prior(i, latents[i + 1], training).log_prob(latents[i])
+            for i in range(len(latents) - 1)
+        ]
+        log_p.append(self.prior.log_prob(latents[-1]))
+        return {
+            "likelihood": self.observation(latents[0], training).log_prob(image),
+            "prior": tf.add_n(log_p),
+            "posterior": tf.add_n(log_q),
+            "top_kl": tfd.kl_divergence(posteriors[-1], self.prior),
+            "top_ratio": log_p[-1] - log_q[-1],
+        }
+
+    def log_weights(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> tf.Tensor:
+        """log p(x, z_m) - log q(z_m|x) of k fresh samples: [k, B], in nats."""
+        terms = self.log_terms(image, self.infer(image, k, seed))
+        return terms["likelihood"] + terms["prior"] - terms["posterior"]
+
+    # Training.
+
+    def bound(self, terms: dict[str, tf.Tensor], kl_weight: tf.Tensor | float) -> tf.Tensor:
+        """The bound that training maximises, from `log_terms`: [B], in nats."""
+        ratio = terms["prior"] - terms["posterior"]
+        if self.analytic_kl:
+            ratio = ratio - terms["top_ratio"] - terms["top_kl"]
+        return bounds.elbo(terms["likelihood"] + kl_weight * ratio)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl"."""
+        image = batch["image"]
+        with tf.GradientTape() as tape:
+            latents = self.infer(image, self.k, self.noise_seed(), training=True)
+            terms = self.log_terms(image, latents, training=True)
+            loss = -tf.reduce_mean(self.bound(terms, self._kl_weight()))
+        self.minimize("model", loss, tape)
+        return self._logs(loss, terms)
+
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The same logs at the full KL weight, by k fresh samples."""
+        image = batch["image"]
+        terms = self.log_terms(image, self.infer(image, self.k, self.noise_seed()))
+        return self._logs(-tf.reduce_mean(self.bound(terms, 1.0)), terms)
+
+    def _kl_weight(self) -> tf.Tensor | float:
+        return schedules.warmup(self.kl_weight, self.kl_warmup_steps, self.current_step)
+
+    @staticmethod
+    def _logs(loss: tf.Tensor, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        kl = tf.reduce_mean(terms["posterior"] - terms["prior"])
+        likelihood = tf.reduce_mean(terms["likelihood"])
+        return {"loss": loss, "elbo": likelihood - kl, "likelihood": likelihood, "kl": kl}
+
+    # Using a trained model.
+
+    def encode(self, image: tf.Tensor) -> tf.Tensor:
+        """Top latents by the means of each q: images [B, H, W, C] -> [B, d]."""
+        latent = image
+        for layer in range(len(self.encoders)):
+            latent = self.posterior(layer, latent).mean()
+        return latent
+
+    def decode(self, latent: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Means of p(x|z): top latents [B, d] -> images [B, H, W, C] in [0, 1].
+
+        The layers between are sampled with `seed`, or are their means without one.
+        """
+        for layer in reversed(range(len(self.decoders) - 1)):
+            between = self.conditional_prior(layer, latent)
+            if seed is None:
+                latent = between.mean()
+            else:
+                seed, here = tf.unstack(tf.random.split(seed, 2))
+                latent = between.sample(seed=here)
+        return self.observation(latent).mean()
+
+    def sample(self, num: int | tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
+        """Draws `num` images from the model: means of p(x|z), z ~ p(z).
+
+        Args:
+            num: how many.
+            seed: int or int32 scalar; the same seed gives the same images.
+
+        Returns:
+            float32 [num, H, W, C] in [0, 1].
+        """
+        top, between = tf.unstack(tf.random.split(_seed(seed), 2))
+        return self.decode(self.prior.sample(num, seed=top), between)
+
+    def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
+        """Means of p(x|z) for z ~ q(z|x): images [B, H, W, C] -> [B, H, W, C] in [0, 1]."""
+        return self.observation(self.infer(image, 1, _seed(seed))[0][0]).mean()
+
+    def interpolate(self, start: tf.Tensor, end: tf.Tensor, steps: int) -> tf.Tensor:
+        """Decodes lines between the codes of images: [B, H, W, C] twice -> [B, steps, H, W, C]."""
+        first, last = self.encode(start), self.encode(end)
+        at = tf.reshape(tf.linspace(0.0, 1.0, steps), [1, steps, 1])
+        line = first[:, tf.newaxis] * (1 - at) + last[:, tf.newaxis] * at
+        images = self.decode(tf.reshape(line, [-1, self.latent_dims[-1]]))
+        return tf.reshape(images, [-1, steps, *self.image_shape])
+
+    def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
+        """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one image."""
+        image = batch["image"][:16]
+        rebuilt = self.reconstruct(image, seed)
+        grids = {
+            "samples": tf.reshape(self.sample(64, seed), [8, 8, *self.image_shape]),
+            "reconstructions": tf.stack([image, rebuilt]),
+            "interpolations": self.interpolate(image[:-1][:8], image[1:][:8], 10),
+        }
+        if self.latent_dims[-1] == 2:
+            grids["latent_grid"] = self.latent_grid(16)
+        return {name: grid.numpy() for name, grid in grids.items()}
+
+    def latent_grid(self, side: int) -> tf.Tensor:
+        """Images at the quantiles of a 2-D prior (Kingma and Welling, figure 4): [s, s, H, W, C]."""
+        quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
+        points = tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1)
+        images = self.decode(tf.reshape(points, [side * side, 2]))
+        return tf.reshape(images, [side, side, *self.image_shape])
+
+    def signatures(self) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
+        """Endpoints of the exported model: name -> (function of tensors, specs by argument)."""
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32)
+        scalar = tf.TensorSpec([], tf.int32)
+        return {
+            "sample": (self.sample, {"num": scalar, "seed": scalar}),
+            "encode": (self.encode, {"image": images}),
+            "decode": (self.decode, {"latent": tf.TensorSpec([None, self.latent_dims[-1]])}),
+            "reconstruct": (self.reconstruct, {"image": images, "seed": scalar}),
+            "log_prob": (self.log_prob, {"image": images, "seed": scalar}),
+        }
+
+    def log_prob(self, image: tf.Tensor, seed: int | tf.Tensor, k: int = 100) -> tf.Tensor:
+        """A lower bound on log p(x), L_k: images [B, H, W, C] -> [B], in nats."""
+        return bounds.iwae(self.log_weights(image, k, _seed(seed)))
+
+    evaluations = ("likelihood", "active_units", "reconstruction")
+
+
+def _apply(network: keras.Model, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+    """Applies a network to inputs with any number of leading axes, e.g. [k, B, d]."""
+    event = len(network.input_shape) - 1
+    lead = tf.shape(inputs)[: len(inputs.shape) - event]
+    static = inputs.shape[: len(inputs.shape) - event]
+    if len(static) == 1:
+        return network(inputs, training=training)
+    flat = tf.reshape(inputs, [-1, *network.input_shape[1:]])
+    outputs = network(flat, training=training)
+    outputs_shape = network.output_shape[1:]
+    result = tf.reshape(outputs, tf.concat([lead, outputs_shape], axis=0))
+    result.set_shape([*static, *outputs_shape])
+    return result
+
+
+def _seed(seed: int | tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.cast(seed, tf.int32), 0])
+
+
+def networks(
+    image_shape: Sequence[int], hparams: HParams
+) -> tuple[list[keras.Model], list[keras.Model]]:
+    """Encoders (bottom first) and decoders (top first) of Burda et al. 2016: tanh MLPs."""
+    outputs = 1 if hparams.likelihood == "bernoulli" else 2
+    *rest, channels = image_shape
+    seed = hparams.seed
+    encoders, decoders = [], []
+    below: Sequence[int] = image_shape
+    for layer, (latents, width) in enumerate(
+        zip(hparams.latent_dims, hparams.hidden_units, strict=True)
+    ):
+        encoders.append(
+            mlp(below, (width, width), (2 * latents,), seed=seed + layer, name=f"encoder_{layer + 1}")
+        )
+        target = (*rest, outputs * channels) if layer == 0 else (2 * below[0],)
+        decoders.insert(
+            0,
+            mlp((latents,), (width, width), target, seed=seed + 100 + layer, name=f"decoder_{layer + 1}"),
+        )
+        below = (latents,)
+    return encoders, decoders
+
+
+def optimizer(hparams: HParams, total_steps: int) -> keras.optimizers.Optimizer:
+    """Adam with the run's step size schedule."""
+    return optimizers.Adam(
+        schedules.learning_rate(hparams, total_steps),
+        beta_1=hparams.adam_beta1,
+        epsilon=hparams.adam_epsilon,
+    )
+
+
+def build(hparams: HParams, data_spec: DataSpec) -> VAE:
+    """The paper's networks for images of the data's shape, compiled and ready to train."""
+    model = VAE(
+        *networks(data_spec.image_shape, hparams),
+        k=hparams.k,
+        likelihood=hparams.likelihood,
+        analytic_kl=hparams.analytic_kl,
+        kl_weight=hparams.kl_weight,
+        kl_warmup_steps=hparams.kl_warmup_steps,
+    )
+    model.compile(optimizer(hparams, hparams.total_steps(data_spec.train_size)), **hparams.compile_options())
+    return model

@@ -1,0 +1,249 @@
+"""The training loop of all systems: steps in the graph, events between them.
+
+Executions end at multiples of `steps_per_execution` and wherever an event is due, so their borders
+are a function of the step and a resumed run has the same ones.
+"""
+
+import dataclasses
+import math
+import signal
+import time
+import types
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+from absl import logging
+
+from tfgen import run
+from tfgen.data import Data
+from tfgen.errors import UserError
+from tfgen.hparams import HParams
+from tfgen.training import checkpoint
+from tfgen.training.model import GenerativeModel
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal, after a checkpoint."""
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
+        self.signum, self.step = signum, step
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """How often things happen, in steps; 0 is never. None of it changes the weights."""
+
+    log: int = 100
+    validate: int = 0
+    checkpoint: int = 1000
+    pictures: int = 0
+
+    def end_of_execution(self, step: int, steps_per_execution: int, last: int) -> int:
+        """The step at which an execution that starts at `step` must end."""
+        ends = [_next_multiple(step, n) for n in (steps_per_execution, *self._all()) if n]
+        return min(*ends, last)
+
+    def _all(self) -> tuple[int, ...]:
+        return (self.log, self.validate, self.checkpoint, self.pictures)
+
+
+def _next_multiple(step: int, interval: int) -> int:
+    return (step // interval + 1) * interval
+
+
+def train(
+    model: GenerativeModel,
+    data: Data,
+    hparams: HParams,
+    run_dir: run.RunDir,
+    *,
+    intervals: Intervals,
+    keep_checkpoints: int = 3,
+    stop_at_step: int | None = None,
+    report: Callable[[int, int, dict[str, float]], None] = lambda step, total, logs: None,
+) -> float:
+    """Trains to the end of the run, from its newest checkpoint where there is one.
+
+    Args:
+        model: as its system's `build` made it.
+        data: what it is trained on.
+        hparams: of the run.
+        run_dir: gets checkpoints, metrics, pictures and TensorBoard events.
+        intervals: how often.
+        keep_checkpoints: how many of them stay.
+        stop_at_step: ends the training there, as if interrupted; the step sizes do not change.
+        report: called after each execution with the step, the last step and the means so far.
+
+    Returns:
+        Seconds spent in training, over all of the run's processes.
+
+    Raises:
+        UserError: for a loss that is not finite, a full disk, or no checkpoint that can be read.
+        Interrupted: after SIGINT or SIGTERM, when a checkpoint has been written.
+    """
+    total = hparams.total_steps(data.spec.train_size)
+    last = total if stop_at_step is None else min(total, stop_at_step)
+    chief = is_chief()
+    record = checkpoint.restore(run_dir.checkpoints, model)
+    if record is None:
+        model.adapt(data.batches("train", 1000, seed=hparams.seed))
+        model.means.reset()
+        record = {"seconds": 0.0, "means": vars(model.means)}
+    for name, value in record["means"].items():
+        setattr(model.means, name, value)
+    step = int(model.step.numpy())
+    if chief:
+        run_dir.cut_metrics(step)
+    writer = tf.summary.create_file_writer(str(run_dir.events)) if chief else None
+    iterator = _stream(model, data, hparams, step)
+    seconds, begun = record["seconds"], time.monotonic()
+    rate_from = (step, begun)
+
+    def save() -> None:
+        if chief:
+            spent = seconds + time.monotonic() - begun
+            state = {"seconds": spent, "means": vars(model.means)}
+            checkpoint.save(run_dir.checkpoints, model, state, keep_checkpoints)
+
+    with _signals() as received:
+        while step < last:
+            end = intervals.end_of_execution(step, model.steps_per_execution, last)
+            logs = model.train_function(iterator, end - step)
+            _check_finite(logs, step, end, run_dir)
+            step = end
+            report(step, total, logs)
+            due = lambda interval, step=step: interval and step % interval == 0  # noqa: E731
+            if due(intervals.log) or step == total:
+                rate = (step - rate_from[0]) / max(time.monotonic() - rate_from[1], 1e-9)
+                rate_from = (step, time.monotonic())
+                model.means.reset()
+                if chief:
+                    epoch = step / data.steps_per_epoch(hparams.batch_size)
+                    run.append_jsonl(run_dir.metrics, {"step": step, "epoch": epoch, **logs})
+                    _write_scalars(writer, step, logs, "train")
+                    _write_scalars(writer, step, {"steps_per_second": rate}, "speed")
+            if due(intervals.validate):
+                logs = validate(model, data, hparams)
+                if chief:
+                    line = {f"validation_{k}": v for k, v in logs.items()}
+                    run.append_jsonl(run_dir.metrics, {"step": step, **line})
+                    _write_scalars(writer, step, logs, "validation")
+            if due(intervals.checkpoint) or step == last or received:
+                save()
+            if chief and (due(intervals.pictures) or step == total):
+                draw(model, data, hparams, run_dir, writer, step)
+            if received:
+                raise Interrupted(received[0], step)
+    return seconds + time.monotonic() - begun
+
+
+def is_chief() -> bool:
+    """Whether this process writes the run directory: with several workers only the first does."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    return resolver is None or resolver.task_type in (None, "chief") or (
+        resolver.task_type == "worker" and resolver.task_id == 0
+    )  # fmt: skip
+
+
+def _stream(model: GenerativeModel, data: Data, hparams: HParams, step: int) -> Iterator:
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
+    if hparams.batch_size % replicas:
+        raise UserError(
+            f"--batch_size must divide by the number of replicas, {replicas}. "
+            f"Received: --batch_size={hparams.batch_size}"
+        )
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return data.train(
+            hparams.batch_size // replicas,
+            seed=hparams.seed,
+            start_step=step,
+            replicas=replicas // context.num_input_pipelines,
+            worker=context.input_pipeline_id,
+            workers=context.num_input_pipelines,
+        )
+
+    if replicas == 1:
+        return iter(of_worker(tf.distribute.InputContext()))
+    return iter(strategy.distribute_datasets_from_function(of_worker))
+
+
+def validate(model: GenerativeModel, data: Data, hparams: HParams) -> dict[str, float]:
+    """Means of `test_step` over the validation split; with EMA weights where there are any."""
+    before = dict(vars(model.means))
+    batches = data.batches("validation", hparams.batch_size, seed=hparams.seed)
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1:
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        batches = strategy.experimental_distribute_dataset(batches.with_options(options))
+    model.means.reset()
+    with model.averaged_weights():
+        iterator = iter(batches)
+        for _ in range(math.ceil(data.spec.validation_size / hparams.batch_size)):
+            model.test_function(iterator)
+    logs = model.means.result()
+    vars(model.means).update(before)
+    return logs
+
+
+def draw(
+    model: GenerativeModel,
+    data: Data,
+    hparams: HParams,
+    run_dir: run.RunDir,
+    writer: tf.summary.SummaryWriter | None,
+    step: int,
+) -> None:
+    """Writes the model's pictures to `samples/<name>-<step>.png` and to TensorBoard."""
+    from tfgen.metrics import pictures
+
+    batch = next(iter(data.batches("validation", 64, seed=hparams.seed)))
+    with model.averaged_weights():
+        grids = model.pictures(model.as_batch(batch), hparams.seed)
+    for name, grid in grids.items():
+        image = pictures.tile(grid)
+        pictures.save_png(run_dir.samples / f"{name}-{step:09d}.png", image)
+        if writer:
+            with writer.as_default(step):
+                tf.summary.image(name, image[None])
+
+
+def _write_scalars(
+    writer: tf.summary.SummaryWriter | None, step: int, logs: dict[str, float], group: str
+) -> None:
+    if writer:
+        with writer.as_default(step):
+            for name, value in logs.items():
+                tf.summary.scalar(f"{group}/{name}", value)
+
+
+def _check_finite(logs: dict[str, float], start: int, end: int, run_dir: run.RunDir) -> None:
+    for name, value in logs.items():
+        if not math.isfinite(value):
+            steps = checkpoint.all_steps(run_dir.checkpoints)
+            good = f"step {steps[-1]} in {run_dir.checkpoints}" if steps else "none"
+            raise UserError(
+                f"{name} became {value} between steps {start + 1} and {end}. Last good checkpoint: "
+                f"{good}. Lower --learning_rate or set --clip_norm"
+            )
+
+
+class _signals:  # noqa: N801
+    """Collects SIGINT and SIGTERM while it is entered; a second one acts as usual."""
+
+    def __enter__(self) -> list[int]:
+        self.received: list[int] = []
+        self.before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self.received
+
+    def _receive(self, signum: int, frame: types.FrameType | None) -> None:
+        logging.info("%s: ends after a checkpoint", signal.Signals(signum).name)
+        self.received.append(signum)
+        signal.signal(signum, self.before[signal.Signals(signum)])
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)

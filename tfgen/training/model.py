@@ -1,0 +1,387 @@
+"""The base of all systems: a `keras.Model` with players, stateless noise and its own step loop.
+
+A system overrides `train_step` and `test_step` and, where several networks play against each
+other, `players`. This class does what is the same for all: each player's optimiser, scaling of
+losses over replicas and for float16, clipping, the moving average of the weights, noise that is a
+function of (seed, step, replica), and the compiled loop that both `fit` and `tfgen.train` run.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_TRAIN, _TEST = 0, 1  # Folded into the seed, so that the two never share noise.
+
+
+class GenerativeModel(keras.Model):
+    """A model that trains by `train_step(batch) -> logs` with one optimiser a player.
+
+    Subclasses must be given built networks (a `keras.Sequential` wants a `keras.Input` first), so
+    that every optimiser can be built in `compile` and nothing is missing from a checkpoint.
+
+    Attributes:
+        needs: keys of the batch that the model uses.
+        seed: int, source of all noise. Set by `compile`.
+        step: int64 scalar `tf.Variable`, training steps done so far.
+        optimizers: dict of player's name -> optimiser. Set by `compile`.
+        means: running means of the logs since `reset_metrics`.
+    """
+
+    needs: tuple[str, ...] = ("image",)
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.step = tf.Variable(
+            0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+        self.seed = 0
+        self.optimizers: dict[str, keras.optimizers.Optimizer] = {}
+        self.averages: list[tf.Variable] = []
+        self._ema_decay: float | None = None
+        self._context = threading.local()
+        self.means = RunningMeans()
+
+    # What a system may override.
+
+    def players(self) -> dict[str, list[keras.Variable]]:
+        """Which optimiser trains which variables: name of the player -> its variables.
+
+        Every trainable variable belongs to exactly one player. By default there is one player,
+        "model", with all of them.
+        """
+        return {"model": self.trainable_variables}
+
+    def adapt(self, batches: tf.data.Dataset) -> None:
+        """Sets what depends on the data before step 0, e.g. biases; default: nothing.
+
+        Args:
+            batches: the training split once, in fixed order.
+        """
+
+    # Compiling.
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        *,
+        seed: int = 0,
+        clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        jit_compile: bool = False,
+        steps_per_execution: int = 1,
+        **optimizers: Any,
+    ) -> None:
+        """Gives each player its optimiser and builds it.
+
+        Args:
+            optimizer: for a model with one player: a Keras optimiser or its name.
+            seed: int, source of all noise.
+            clip_norm: gradients of a player are clipped to this global norm; None is off.
+            ema_decay: decay of the moving average of the trainable weights; None is off.
+            jit_compile: compile the step by XLA. With several replicas it is left off, because
+                their all-reduce cannot be inside an XLA cluster.
+            steps_per_execution: steps a call of the train function.
+            **optimizers: for a model with several players: one optimiser each, by player's name.
+
+        Raises:
+            ValueError: if a player has no optimiser, a name is no player's, or a network is not
+                built.
+        """
+        for layer in self._flatten_layers(include_self=False):
+            if not layer.built:
+                raise ValueError(
+                    f"{self.name} needs built networks. Received: {layer.name} "
+                    f"({type(layer).__name__}) is not built; give it a keras.Input or call build()"
+                )
+        players = self.players()
+        given = dict(optimizers) if set(players) != {"model"} else {"model": optimizer, **optimizers}
+        if set(given) != set(players):
+            raise ValueError(
+                f"compile() of {self.name} takes one optimiser for each player {sorted(players)}. "
+                f"Received: {sorted(given)}"
+            )
+        self._check_players(players)
+        with self.distribute_strategy.scope():
+            self.optimizers = {
+                player: self._build_optimizer(given[player], variables, clip_norm)
+                for player, variables in players.items()
+            }
+            self.averages = []
+            if ema_decay is not None:
+                self.averages = [
+                    tf.Variable(v, trainable=False, name=v.path) for v in self.trainable_variables
+                ]
+        self.seed = seed
+        self._ema_decay = ema_decay
+        super().compile(
+            optimizer=next(iter(self.optimizers.values())),
+            jit_compile=jit_compile and self.distribute_strategy.num_replicas_in_sync == 1,
+            steps_per_execution=steps_per_execution,
+            auto_scale_loss=False,
+        )
+        self.make_train_function(force=True)
+        self.make_test_function(force=True)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Does nothing: a loaded model is compiled by whoever trains it on."""
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns nothing: optimisers are in the checkpoints, not in `.keras` files."""
+        return {}
+
+    def _check_players(self, players: Mapping[str, list[keras.Variable]]) -> None:
+        owners: dict[str, list[str]] = {v.path: [] for v in self.trainable_variables}
+        for player, variables in players.items():
+            for variable in variables:
+                owners.setdefault(variable.path, []).append(player)
+        wrong = {path: names for path, names in owners.items() if len(names) != 1}
+        if wrong:
+            path, names = next(iter(wrong.items()))
+            raise ValueError(
+                f"every trainable variable belongs to exactly one player. Received: {path} "
+                f"belongs to {names or 'none'}"
+            )
+
+    def _build_optimizer(
+        self, optimizer: Any, variables: list[keras.Variable], clip_norm: float | None
+    ) -> keras.optimizers.Optimizer:
+        optimizer = keras.optimizers.get(optimizer)
+        if clip_norm is not None:
+            # Each replica hands in 1/replicas of the clipped sum, see `minimize`.
+            optimizer.global_clipnorm = clip_norm / self.distribute_strategy.num_replicas_in_sync
+        if self.dtype_policy.name == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(variables)
+        return optimizer
+
+    # For use inside `train_step` and `test_step`.
+
+    def noise_seed(self, salt: int = 0) -> tf.Tensor:
+        """Seed for stateless draws, int32 [2]: a function of (seed, step, replica, salt).
+
+        Args:
+            salt: int below 1024, tells the draws of one step apart.
+        """
+        phase = getattr(self._context, "phase", _TRAIN)
+        replica = tf.distribute.get_replica_context()
+        replica_id = tf.cast(replica.replica_id_in_sync_group if replica else 0, tf.int64)
+        base = tf.stack([tf.constant(self.seed, tf.int64), self.current_step])
+        key = (replica_id * 2 + phase) * 1024 + salt
+        return tf.cast(tf.random.experimental.stateless_fold_in(base, key), tf.int32)
+
+    @property
+    def current_step(self) -> tf.Tensor:
+        """The number of training steps done, int64 scalar; for schedules inside `train_step`."""
+        step = getattr(self._context, "step", None)
+        return tf.cast(self.step if step is None else step, tf.int64)
+
+    @contextmanager
+    def _noise_of(self, phase: int, step: tf.Tensor) -> Iterator[None]:
+        # Replicas are traced in threads that take turns, hence thread-local.
+        self._context.phase, self._context.step = phase, step
+        try:
+            yield
+        finally:
+            self._context.phase, self._context.step = _TRAIN, None
+
+    def minimize(self, player: str, loss: tf.Tensor, tape: tf.GradientTape) -> None:
+        """Moves one player's variables down the gradient of `loss`; no other variable moves.
+
+        Args:
+            player: name of the player.
+            loss: scalar, the mean over this replica's examples; it is divided by the number of
+                replicas here, and nowhere else.
+            tape: the tape that recorded `loss`.
+        """
+        self.apply_gradients(player, lambda scale: self._gradients(player, loss, tape, scale))
+
+    def _gradients(
+        self, player: str, loss: tf.Tensor, tape: tf.GradientTape, scale: tf.Tensor
+    ) -> list[tf.Tensor]:
+        variables = self.players()[player]
+        return tape.gradient(loss, variables, output_gradients=tf.cast(scale, loss.dtype))
+
+    def apply_gradients(
+        self, player: str, gradients: Callable[[tf.Tensor], list[tf.Tensor]]
+    ) -> None:
+        """Like `minimize`, for gradients that no single `tape.gradient` call gives.
+
+        Args:
+            player: name of the player.
+            gradients: function of a scalar that returns the gradients of (scalar * loss) in the
+                order of the player's variables.
+        """
+        optimizer = self.optimizers[player]
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        scale = tf.constant(1.0 / replicas)
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            scale = optimizer.scale_loss(scale)
+        grads = gradients(scale)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if inner.global_clipnorm is not None and replicas > 1:
+            replica = tf.distribute.get_replica_context()
+            grads = [g / replicas for g in replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
+        optimizer.apply(grads, self.players()[player])
+
+    # The loop in the graph, used by `fit`, `evaluate` and `tfgen.training.loop`.
+
+    def make_train_function(self, force: bool = False) -> Callable:
+        """The function that `fit` calls: runs `steps_per_execution` steps, returns mean logs."""
+        if self.train_function is not None and not force:
+            return self.train_function
+        strategy = self.distribute_strategy
+        replica_step = tf.function(self._replica_train_step, jit_compile=self.jit_compile or None)
+
+        def one_step(batch: Any) -> dict[str, tf.Tensor]:
+            logs = strategy.run(replica_step, args=(batch, tf.identity(self.step)))
+            self._update_averages()
+            self.step.assign_add(1)
+            return {k: strategy.reduce("MEAN", v, axis=None) for k, v in logs.items()}
+
+        @tf.function(reduce_retracing=True)
+        def execute(iterator: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
+            sums = one_step(next(iterator))
+            for _ in tf.range(1, steps):
+                logs = one_step(next(iterator))
+                sums = {k: sums[k] + logs[k] for k in sums}
+            return {k: v / tf.cast(steps, v.dtype) for k, v in sums.items()}
+
+        def train_function(iterator: Iterator, steps: int | None = None) -> dict[str, float]:
+            steps = self.steps_per_execution if steps is None else steps
+            self.means.update(execute(iterator, tf.constant(steps)), steps)
+            return self.means.result()
+
+        self.train_function = train_function
+        return train_function
+
+    def make_test_function(self, force: bool = False) -> Callable:
+        """The function that `evaluate` calls: one batch, returns mean logs over all so far."""
+        if self.test_function is not None and not force:
+            return self.test_function
+        strategy = self.distribute_strategy
+
+        @tf.function(reduce_retracing=True)
+        def execute(iterator: Any, index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            logs, examples = strategy.run(self._replica_test_step, args=(next(iterator), index))
+            total = strategy.reduce("SUM", examples, axis=None)
+            return {k: strategy.reduce("SUM", v, axis=None) / total for k, v in logs.items()}, total
+
+        def test_function(iterator: Iterator) -> dict[str, float]:
+            logs, examples = execute(iterator, tf.constant(self.means.updates, tf.int64))
+            self.means.update(logs, float(examples))
+            return self.means.result()
+
+        self.test_function = test_function
+        return test_function
+
+    def _replica_train_step(self, batch: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        with self._noise_of(_TRAIN, step):
+            return self._scalars(self.train_step(self.as_batch(batch)))
+
+    def _replica_test_step(
+        self, batch: Any, index: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Logs summed over this replica's examples, of which there may be none, and their number."""
+        batch = self.as_batch(batch)
+        with self._noise_of(_TEST, index):
+            logs = self._scalars(self.test_step(batch))
+        examples = tf.cast(tf.shape(batch[self.needs[0]])[0], tf.float32)
+        return {k: tf.math.multiply_no_nan(v, examples) for k, v in logs.items()}, examples
+
+    def as_batch(self, data: Any) -> dict[str, tf.Tensor]:
+        """The dict of tensors that `train_step` takes, from what Keras' `fit` hands over.
+
+        A dict is taken as it is; a tensor or a tuple (x, y) is named by `needs`, in order.
+
+        Raises:
+            ValueError: if a key of `needs` is missing.
+        """
+        if not isinstance(data, Mapping):
+            parts = data if isinstance(data, (tuple, list)) else (data,)
+            data = dict(zip(self.needs, parts, strict=False))
+        for key in self.needs:
+            if key not in data:
+                raise ValueError(
+                    f"{self.name} needs the batch keys {list(self.needs)}. Received: {list(data)}"
+                )
+        return dict(data)
+
+    def reset_metrics(self) -> None:
+        """Starts the running means of the logs anew."""
+        super().reset_metrics()
+        self.means.reset()
+
+    @staticmethod
+    def _scalars(logs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        return {name: tf.cast(value, tf.float32) for name, value in logs.items()}
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Does nothing: networks and optimisers are built in `compile` already."""
+
+    # Moving average of the weights.
+
+    def _update_averages(self) -> None:
+        if not self.averages:
+            return
+        rate = 1.0 - self._ema_decay
+        for average, variable in zip(self.averages, self.trainable_variables, strict=True):
+            self.distribute_strategy.extended.update(
+                average, lambda a, v: a.assign_sub(rate * (a - v)), args=(variable.value,)
+            )
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Inside, the trainable weights are their moving averages, where there are any."""
+        if not self.averages:
+            yield
+            return
+        live = [v.numpy() for v in self.trainable_variables]
+        try:
+            for variable, average in zip(self.trainable_variables, self.averages, strict=True):
+                variable.assign(average.numpy())
+            yield
+        finally:
+            for variable, value in zip(self.trainable_variables, live, strict=True):
+                variable.assign(value)
+
+    # The state of a training, for checkpoints.
+
+    def state_variables(self) -> dict[str, Any]:
+        """Every variable that decides the rest of a training, by a name that is unique."""
+        groups = {"model": self.variables, "average": self.averages}
+        groups.update({f"optimizer/{k}": v.variables for k, v in self.optimizers.items()})
+        named = {"step": self.step}
+        for group, variables in groups.items():
+            for index, variable in enumerate(variables):
+                path = getattr(variable, "path", variable.name)
+                named[f"{group}/{index:03d}/{path}"] = variable
+        return named
+
+
+class RunningMeans:
+    """Means of logs on the host, in float64; their state is a part of a checkpoint."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts anew."""
+        self.sums: dict[str, float] = {}
+        self.weight = 0.0
+        self.updates = 0
+
+    def update(self, logs: Mapping[str, Any], weight: float) -> None:
+        """Adds means over `weight` steps or examples."""
+        for name, value in logs.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(np.float64(value)) * weight
+        self.weight += weight
+        self.updates += 1
+
+    def result(self) -> dict[str, float]:
+        """Means of everything since the last reset."""
+        return {name: value / self.weight for name, value in self.sums.items()}

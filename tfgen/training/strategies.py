@@ -1,0 +1,61 @@
+"""`tf.distribute` strategies by name."""
+
+import os
+
+import tensorflow as tf
+
+from tfgen.errors import UserError
+
+NAMES = ("auto", "none", "mirrored", "multiworker", "tpu")
+
+
+def make(name: str, devices: int | None = None) -> tf.distribute.Strategy:
+    """The strategy of a name.
+
+    Args:
+        name: "auto" (several workers where `TF_CONFIG` is set, mirrored where there is more than
+            one GPU, else none), "none", "mirrored", "multiworker" or "tpu".
+        devices: for "mirrored": how many devices; None takes all GPUs, or else all logical CPUs.
+
+    Raises:
+        UserError: if the machine lacks what the strategy needs.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "auto":
+        several = "mirrored" if len(gpus) > 1 else "none"
+        name = "multiworker" if os.environ.get("TF_CONFIG") else several
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "multiworker":
+        if not os.environ.get("TF_CONFIG"):
+            raise UserError(
+                "--strategy=multiworker needs the environment variable TF_CONFIG with the cluster "
+                "and this worker's task; it is not set"
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "tpu":
+        try:
+            resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        except ValueError as error:
+            raise UserError(f"--strategy=tpu found no TPU: {error}") from error
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    found = gpus or tf.config.list_logical_devices("CPU")
+    if devices is not None and devices > len(found):
+        raise UserError(
+            f"--strategy=mirrored with {devices} devices needs as many GPUs (or logical CPUs). "
+            f"Found: {len(found)}"
+        )
+    return tf.distribute.MirroredStrategy([d.name for d in found[:devices]])
+
+
+def logical_cpus(count: int) -> None:
+    """Splits the CPU into logical devices, to try mirrored training without GPUs.
+
+    Must be called before TensorFlow touches its devices.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+    )
