@@ -1,5 +1,6 @@
 """What the commands share: the process' environment, one-line errors, loading a run."""
 
+import dataclasses
 import os
 import sys
 import types
@@ -13,6 +14,13 @@ from tfgen.errors import UserError
 if TYPE_CHECKING:
     from tfgen.data import DataSpec
     from tfgen.training.model import GenerativeModel
+
+RANGES = {  # Of `DataSpec.image_range`, in words.
+    "unit": "[0, 1]",
+    "symmetric": "[-1, 1]",
+    "binary": "{0, 1}",
+    "uint8": "0..255, as uint8",
+}
 
 
 def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
@@ -30,10 +38,17 @@ def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
         return 1
 
 
+@dataclasses.dataclass(frozen=True)
+class _NoOptions:
+    """A run's flags.cfg holds hyperparameters only."""
+
+
 def load_run(
     run_dir: run.RunDir,
 ) -> tuple[types.ModuleType, hparams_lib.HParams, "DataSpec", "GenerativeModel"]:
     """The trained model of a run directory, without its data; EMA weights where there are any.
+
+    Its networks compute in float32, whatever precision they were trained in.
 
     Returns:
         The system's module, the run's hyperparameters, the data's spec and the model.
@@ -41,23 +56,20 @@ def load_run(
     Raises:
         UserError: if no run is there, or it has no checkpoint that can be read.
     """
-    import dataclasses
-
     import keras
 
     from tfgen.data import DataSpec
     from tfgen.training import checkpoint
 
     run_dir.require()
-    nothing = dataclasses.make_dataclass("NoOptions", [])
-    name, hparams, _ = hparams_lib.parse(["", f"--flagfile={run_dir.flags}"], nothing)
+    name, hparams, _ = hparams_lib.parse(["", f"--flagfile={run_dir.flags}"], _NoOptions)
     module = hparams_lib.load_system(name)
     if not run_dir.data.is_file():
         raise UserError(f"no checkpoint in {run_dir.checkpoints} yet: the run has not begun")
     spec = DataSpec.from_json(run_dir.data.read_text(encoding="utf-8"))
-    keras.config.set_dtype_policy(hparams.precision)
+    keras.config.set_dtype_policy("float32")
     model: Any = module.build(hparams, spec)
-    if checkpoint.restore(run_dir.checkpoints, model) is None:
+    if checkpoint.restore(run_dir.checkpoints, model, weights_only=True) is None:
         raise UserError(f"no checkpoint in {run_dir.checkpoints} yet: train for longer")
     for variable, average in zip(model.trainable_variables, model.averages, strict=False):
         variable.assign(average)

@@ -19,6 +19,7 @@ import functools
 import importlib
 import inspect
 import io
+import math
 import os
 import pkgutil
 import tokenize
@@ -67,11 +68,15 @@ class HParams:
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("warmup_steps", "seed")
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if isinstance(getattr(self, field.name), float):
+                self.check(field.name, math.isfinite, "a finite number")
         for cls in reversed(type(self).__mro__):
             for name in vars(cls).get("POSITIVE", ()):
                 self.check(name, lambda v: v > 0, "more than 0")
             for name in vars(cls).get("NOT_NEGATIVE", ()):
                 self.check(name, lambda v: v >= 0, "0 or more")
+        self.check("seed", lambda v: v < 2**63, "below 2^63")
         self.check("ema_decay", lambda v: 0 < v < 1, "between 0 and 1")
         self.check("decay_from", lambda v: 0 <= v < 1, "at least 0 and below 1")
         self.check(
@@ -308,8 +313,12 @@ def check_flagfiles(argv: Sequence[str], including: tuple[str, ...] = ()) -> lis
         if os.path.realpath(path) in including:
             raise UserError(f"flagfile includes itself: {' -> '.join([*including, path])}")
         found.append(path)
-        with open(path, encoding="utf-8") as file:
-            check_flagfiles(file.readlines(), (*including, os.path.realpath(path)))
+        try:
+            with open(path, encoding="utf-8") as file:
+                lines = file.readlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"flagfile cannot be read as text: --flagfile={path}: {error}") from error
+        check_flagfiles(lines, (*including, os.path.realpath(path)))
     return found
 
 
@@ -335,8 +344,7 @@ def parse(argv: Sequence[str], options: type) -> tuple[str, HParams, Any]:
     Raises:
         UserError: for anything that is wrong, in one line.
     """
-    check_flagfiles(argv[1:])
-    name = _read(argv, _system_flags(options), strict=False)["system"].value
+    name = named_system(argv, options)
     if not name:
         raise UserError("--system is missing: name one, or a --flagfile that does. See --list")
     cls = load_system(name).HParams
@@ -344,6 +352,16 @@ def parse(argv: Sequence[str], options: type) -> tuple[str, HParams, Any]:
     define(cls, values, heading=f"hyperparameters of {name}")
     _read(argv, values)
     return name, from_flags(cls, values), from_flags(options, values)
+
+
+def named_system(argv: Sequence[str], options: type) -> str | None:
+    """The system that the arguments name, whatever else they hold; see `parse`.
+
+    Raises:
+        UserError: for a flagfile that cannot be read.
+    """
+    check_flagfiles(argv[1:])
+    return _read(argv, _system_flags(options), strict=False)["system"].value
 
 
 def parse_options(argv: Sequence[str], options: type) -> Any:
@@ -387,12 +405,24 @@ def _one_line(error: Exception) -> str:
     return text
 
 
+def asks(arg: str, *names: str) -> bool:
+    """Whether an argument is one of these flags without a value, e.g. --help."""
+    return arg.startswith("-") and arg.lstrip("-") in names
+
+
 def help_text(argv: Sequence[str], options: type, doc: str | None) -> str:
     """The text of `--help`: what the command does and its flags, a system's if one is named."""
-    asked = [arg for arg in argv if arg.lstrip("-") not in ("help", "helpfull")]
+    asked = [arg for arg in argv if not asks(arg, "help", "helpfull")]
     values = _system_flags(options)
-    name = _read(asked, values, strict=False)["system"].value
+    name = named_system(asked, options)
     if name:
         define(load_system(name).HParams, values, heading=f"hyperparameters of {name}")
     groups = sorted(values.flags_by_module_dict(), reverse=True)
     return "\n".join([(doc or "").strip(), *[values.module_help(group) for group in groups]])
+
+
+def options_help(options: type, doc: str | None) -> str:
+    """The text of `--help` of a command that needs no system."""
+    values = flags.FlagValues()
+    define(options, values, heading="options of this command")
+    return "\n".join([(doc or "").strip(), values.module_help("options of this command")])

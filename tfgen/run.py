@@ -2,6 +2,7 @@
 
     flags.cfg           resolved flags; a valid flagfile
     data.json           the data's `DataSpec`: enough to build the model without the data
+    batch.npz           up to 64 validation examples, for pictures without the data
     checkpoints/        step-000001000.npz, ...: the whole state of the training
     metrics.jsonl       one line a logging interval, a function of the flags alone
     evaluations.jsonl   one line an evaluation
@@ -17,10 +18,18 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+import numpy as np
+
 from tfgen.errors import UserError
+
+
+_TEMPORARY = ".writing-"  # Begins the names of files that are not whole yet.
 
 
 class RunDir:
@@ -34,6 +43,7 @@ class RunDir:
         self.path = pathlib.Path(path)
         self.flags = self.path / "flags.cfg"
         self.data = self.path / "data.json"
+        self.batch = self.path / "batch.npz"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.evaluations = self.path / "evaluations.jsonl"
@@ -86,6 +96,11 @@ class RunDir:
                     f"run directory {self.path} is in use by another process; "
                     "wait for it or choose another --run_dir"
                 ) from error
+            # What a killed process left half-written; only who holds the lock writes these.
+            for half in self.checkpoints.glob(f"{_TEMPORARY}*"):
+                half.unlink()
+            for half in self.path.glob(f"{_TEMPORARY}*-{self.keras.name}"):
+                half.unlink()
             yield
 
     def require(self) -> None:
@@ -97,16 +112,19 @@ class RunDir:
             )
 
     def cut_metrics(self, step: int) -> None:
-        """Drops the lines of `metrics.jsonl` that lie after `step`; the run will write them anew."""
-        lines = read_jsonl(self.metrics)
-        if any(line["step"] > step for line in lines):
-            kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
-            write_text(self.metrics, "".join(kept))
+        """Drops the lines of `metrics.jsonl` after `step`; the run will write them anew.
 
-    def next_export(self) -> pathlib.Path:
-        """The first free `export/<n>`, n = 1, 2, ..."""
-        taken = [int(p.name) for p in self.exports.glob("*") if p.name.isdigit()]
-        return self.exports / str(max(taken, default=0) + 1)
+        A last line that was being written when the process was killed goes as well.
+        """
+        if self.metrics.exists():
+            lines = [line for line in read_jsonl(self.metrics) if line["step"] <= step]
+            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def next_version(folder: pathlib.Path) -> pathlib.Path:
+    """`folder/<n>`, n being one more than the highest that is there, from 1."""
+    taken = [int(p.name) for p in folder.glob("*") if p.name.isdecimal()]
+    return folder / str(max(taken, default=0) + 1)
 
 
 @contextlib.contextmanager
@@ -124,8 +142,10 @@ def writing(path: os.PathLike) -> Iterator[None]:
             errno.EDQUOT: "disk quota exceeded",
             errno.EACCES: "no permission to write",
             errno.EROFS: "the file system is read-only",
+            errno.ENOENT: "there is no such folder and none can be made",
             errno.ENOTDIR: "a file is in the way of a folder",
             errno.EEXIST: "a file is in the way of a folder",
+            errno.ENOTEMPTY: "a folder is in the way",
         }
         if error.errno not in causes:
             raise
@@ -133,25 +153,57 @@ def writing(path: os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic(path: pathlib.Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` whole when the block ends, or not at all."""
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Another path with the same suffix; what is written there moves to `path` when the block ends.
+
+    It may be a file or a folder. If the block fails, nothing is left of it.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     with writing(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
             os.replace(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def atomic(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `path` whole when the block ends, or not at all."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with atomic(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
+    """Writes a compressed `.npz` of arrays or tensors, whole or not at all."""
+    with atomic(path) as file:
+        plain = {name: np.asarray(array) for name, array in arrays.items()}
+        np.savez_compressed(file, allow_pickle=False, **plain)
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` by name.
+
+    Raises:
+        UserError: if it cannot be read, e.g. because it is damaged or holds Python objects.
+    """
+    try:
+        with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {path} as an .npz of arrays: {error}") from error
 
 
 def append_jsonl(path: pathlib.Path, line: dict[str, Any]) -> None:

@@ -48,12 +48,12 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Trains; returns the exit status."""
     begun = time.monotonic()
-    if any(arg.lstrip("-") == "list" for arg in argv[1:]):
+    if any(hparams.asks(arg, "list") for arg in argv[1:]):
         from tfgen import listing
 
         print(listing.table())
         return 0
-    if any(arg.lstrip("-") in ("help", "helpfull") for arg in argv[1:]):
+    if any(hparams.asks(arg, "help", "helpfull") for arg in argv[1:]):
         print(hparams.help_text(argv, Options, __doc__))
         return 0
     system, hp, options = hparams.parse(argv, Options)
@@ -89,6 +89,7 @@ def main(argv: Sequence[str]) -> int:
     with run_dir.lock() if loop.is_chief() else contextlib.nullcontext():
         if loop.is_chief():
             run.write_text(run_dir.data, data.spec.to_json())
+            run.write_arrays(run_dir.batch, next(iter(data.batches("validation", 64, limit=64))))
         progress = _Progress(begun)
         try:
             with strategy.scope(), progress:
@@ -111,8 +112,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{stop}; the same command resumes", file=sys.stderr)
             return 128 + stop.signum
         if loop.is_chief():
-            with model.averaged_weights(), run.writing(run_dir.keras):
-                model.save(run_dir.keras)
+            with model.averaged_weights(), run.atomic_path(run_dir.keras) as path:
+                model.save(path)
     step = int(tf.cast(model.step, tf.int64))
     print(f"{run_dir.path}: step {step}, {seconds / 60:.1f} minutes of training")
     return 0

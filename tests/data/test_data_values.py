@@ -115,6 +115,13 @@ def test_bernoulli_of_every_grey_level():
     assert 0.8 < scores.std() < 1.2
 
 
+@pytest.mark.parametrize("level", [0, 255])
+def test_black_and_white_are_certain(level):
+    grey = tf.fill([1000, 1001], tf.constant(level, tf.uint8))
+    drawn = draws.bernoulli(grey, 17, tf.constant(0, tf.int64)).numpy()
+    assert (drawn == (level == 255)).all()  # a chance of 1 in 65,536 would show 15 times
+
+
 def test_words_belong_to_positions():
     at = lambda position, count, size: draws.words(  # noqa: E731
         9, tf.constant(position, tf.int64), count, size
@@ -316,7 +323,7 @@ def test_two_processes_prepare_digits_at_once(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(300)  # long on a busy machine
     assert [worker.exitcode for worker in workers] == [0, 0]
-    assert [queue.get(timeout=5), queue.get(timeout=5)] == [1397, 1397]
+    assert [queue.get(timeout=9), queue.get(timeout=9)] == [1397, 1397]
     assert os.listdir(tmp_path / "digits") == ["1.0.0"]  # nothing half-written is left

@@ -167,7 +167,7 @@ def _encoded(builder: Any, split: str, keys: dict[str, Key]) -> tf.data.Dataset:
         decoders=tfds.decode.PartialDecoding(wanted, decoders=skip),
         read_config=tfds.ReadConfig(
             interleave_cycle_length=1,
-            num_parallel_calls_for_decode=2,
+            num_parallel_calls_for_decode=1,
             num_parallel_calls_for_interleave_files=1,
             try_autocache=False,
         ),

@@ -49,10 +49,17 @@ def all_steps(folder: pathlib.Path) -> list[int]:
     return sorted(int(m[1]) for m in matches if m)
 
 
-def restore(folder: pathlib.Path, model: GenerativeModel) -> dict[str, Any] | None:
+def restore(
+    folder: pathlib.Path, model: GenerativeModel, *, weights_only: bool = False
+) -> dict[str, Any] | None:
     """Sets the model to the newest checkpoint that can be read.
 
     A damaged one is named in a warning and passed over for the one before it.
+
+    Args:
+        folder: the run's `checkpoints`.
+        model: its variables are set.
+        weights_only: leave the optimisers alone, for a model that is only used.
 
     Returns:
         The record saved with it, or None where there is no checkpoint.
@@ -68,7 +75,7 @@ def restore(folder: pathlib.Path, model: GenerativeModel) -> dict[str, Any] | No
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             logging.warning("damaged checkpoint passed over: %s (%s)", path, error)
             continue
-        return _assign(path, arrays, model)
+        return _assign(path, arrays, model, weights_only)
     if steps:
         raise UserError(
             f"all {len(steps)} checkpoints in {folder} are damaged; "
@@ -77,16 +84,36 @@ def restore(folder: pathlib.Path, model: GenerativeModel) -> dict[str, Any] | No
     return None
 
 
+def read_record(folder: pathlib.Path) -> dict[str, Any]:
+    """The record of the newest checkpoint, without a model."""
+    path = folder / f"step-{all_steps(folder)[-1]:09d}.npz"
+    with np.load(path, allow_pickle=False) as archive:
+        return json.loads(archive[_RECORD].tobytes())
+
+
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
+def _uncounted(name: str) -> str:
+    """A name without the numbers that Keras counts through a process: dense_7 -> dense.
+
+    The name stays unique by its index, and a model restores whatever was built before it.
+    """
+    return re.sub(r"_\d+(?=[/_:]|$)", "", name)
+
+
 def _assign(
-    path: pathlib.Path, arrays: dict[str, np.ndarray], model: GenerativeModel
+    path: pathlib.Path, arrays: dict[str, np.ndarray], model: GenerativeModel, weights_only: bool
 ) -> dict[str, Any]:
     record = json.loads(arrays.pop(_RECORD).tobytes())
     variables = model.state_variables()
+    if weights_only:
+        arrays = {k: v for k, v in arrays.items() if not k.startswith("optimizer/")}
+        variables = {k: v for k, v in variables.items() if not k.startswith("optimizer/")}
+    arrays = {_uncounted(k): v for k, v in arrays.items()}
+    variables = {_uncounted(k): v for k, v in variables.items()}
     if set(arrays) != set(variables):
         odd = sorted(set(arrays) ^ set(variables))[0]
         where = "the checkpoint" if odd in arrays else "the model"

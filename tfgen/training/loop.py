@@ -5,11 +5,13 @@ are a function of the step and a resumed run has the same ones.
 """
 
 import dataclasses
+import functools
 import math
 import signal
 import time
 import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -109,9 +111,11 @@ def train(
     with _signals() as received:
         while step < last:
             end = intervals.end_of_execution(step, model.steps_per_execution, last)
-            logs = model.train_function(iterator, end - step)
-            _check_finite(logs, step, end, run_dir)
-            step = end
+            for row in model.run_steps(iterator, end - step):
+                step += 1
+                _check_finite(row, step, run_dir)
+                model.means.update(row)
+            logs = model.means.result()
             report(step, total, logs)
             due = lambda interval, step=step: interval and step % interval == 0  # noqa: E731
             if due(intervals.log) or step == total:
@@ -129,11 +133,12 @@ def train(
                     line = {f"validation_{k}": v for k, v in logs.items()}
                     run.append_jsonl(run_dir.metrics, {"step": step, **line})
                     _write_scalars(writer, step, logs, "validation")
-            if due(intervals.checkpoint) or step == last or received:
-                save()
             if chief and (due(intervals.pictures) or step == total):
                 draw(model, data, hparams, run_dir, writer, step)
-            if received:
+            interrupted = bool(received)
+            if due(intervals.checkpoint) or step == last or interrupted:
+                save()
+            if interrupted:
                 raise Interrupted(received[0], step)
     return seconds + time.monotonic() - begun
 
@@ -173,20 +178,39 @@ def _stream(model: GenerativeModel, data: Data, hparams: HParams, step: int) -> 
 def validate(model: GenerativeModel, data: Data, hparams: HParams) -> dict[str, float]:
     """Means of `test_step` over the validation split; with EMA weights where there are any."""
     before = dict(vars(model.means))
-    batches = data.batches("validation", hparams.batch_size, seed=hparams.seed)
+    batches: Any = data.batches("validation", hparams.batch_size, seed=hparams.seed)
     strategy = model.distribute_strategy
-    if strategy.num_replicas_in_sync > 1:
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        batches = strategy.experimental_distribute_dataset(batches.with_options(options))
+    replicas = strategy.num_replicas_in_sync
+    if replicas > 1:
+        share = functools.partial(_slices, batches, hparams.batch_size // replicas, replicas)
+        batches = strategy.distribute_datasets_from_function(share)
     model.means.reset()
     with model.averaged_weights():
         iterator = iter(batches)
-        for _ in range(math.ceil(data.spec.validation_size / hparams.batch_size)):
+        examples_a_call = hparams.batch_size * model.steps_per_execution
+        for _ in range(math.ceil(data.spec.validation_size / examples_a_call)):
             model.test_function(iterator)
     logs = model.means.result()
     vars(model.means).update(before)
     return logs
+
+
+def _slices(
+    batches: tf.data.Dataset, size: int, replicas: int, context: tf.distribute.InputContext
+) -> tf.data.Dataset:
+    """Cuts global batches into `size` examples a replica, and keeps those of one worker.
+
+    The last replicas of a short batch get fewer examples, or none: 5 examples over 4 replicas of 2
+    give [2], [2], [1] and [0].
+    """
+    here = replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * here
+
+    def cut(batch: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        starts = tf.data.Dataset.range(first, first + here).map(lambda replica: replica * size)
+        return starts.map(lambda start: {k: v[start : start + size] for k, v in batch.items()})
+
+    return batches.flat_map(cut)
 
 
 def draw(
@@ -220,14 +244,14 @@ def _write_scalars(
                 tf.summary.scalar(f"{group}/{name}", value)
 
 
-def _check_finite(logs: dict[str, float], start: int, end: int, run_dir: run.RunDir) -> None:
+def _check_finite(logs: dict[str, float], step: int, run_dir: run.RunDir) -> None:
     for name, value in logs.items():
         if not math.isfinite(value):
             steps = checkpoint.all_steps(run_dir.checkpoints)
             good = f"step {steps[-1]} in {run_dir.checkpoints}" if steps else "none"
             raise UserError(
-                f"{name} became {value} between steps {start + 1} and {end}. Last good checkpoint: "
-                f"{good}. Lower --learning_rate or set --clip_norm"
+                f"{name} became {value} at step {step}. Last good checkpoint: {good}. "
+                "Lower --learning_rate or set --clip_norm"
             )
 
 

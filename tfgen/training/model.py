@@ -45,6 +45,7 @@ class GenerativeModel(keras.Model):
         self._ema_decay: float | None = None
         self._context = threading.local()
         self.means = RunningMeans()
+        self.run_steps: Callable[[Iterator, int], list[dict[str, float]]]
 
     # What a system may override.
 
@@ -164,30 +165,35 @@ class GenerativeModel(keras.Model):
     def noise_seed(self, salt: int = 0) -> tf.Tensor:
         """Seed for stateless draws, int32 [2]: a function of (seed, step, replica, salt).
 
+        In `test_step` the batch's position takes the place of the step.
+
         Args:
             salt: int below 1024, tells the draws of one step apart.
         """
         phase = getattr(self._context, "phase", _TRAIN)
         replica = tf.distribute.get_replica_context()
         replica_id = tf.cast(replica.replica_id_in_sync_group if replica else 0, tf.int64)
-        base = tf.stack([tf.constant(self.seed, tf.int64), self.current_step])
+        index = getattr(self._context, "index", None)
+        index = self.current_step if index is None else tf.cast(index, tf.int64)
+        base = tf.stack([tf.constant(self.seed, tf.int64), index])
         key = (replica_id * 2 + phase) * 1024 + salt
         return tf.cast(tf.random.experimental.stateless_fold_in(base, key), tf.int32)
 
     @property
     def current_step(self) -> tf.Tensor:
-        """The number of training steps done, int64 scalar; for schedules inside `train_step`."""
-        step = getattr(self._context, "step", None)
-        return tf.cast(self.step if step is None else step, tf.int64)
+        """The number of training steps done, int64 scalar; for schedules."""
+        index = getattr(self._context, "index", None)
+        training = index is not None and self._context.phase == _TRAIN
+        return tf.cast(index if training else self.step, tf.int64)
 
     @contextmanager
-    def _noise_of(self, phase: int, step: tf.Tensor) -> Iterator[None]:
+    def _noise_of(self, phase: int, index: tf.Tensor) -> Iterator[None]:
         # Replicas are traced in threads that take turns, hence thread-local.
-        self._context.phase, self._context.step = phase, step
+        self._context.phase, self._context.index = phase, index
         try:
             yield
         finally:
-            self._context.phase, self._context.step = _TRAIN, None
+            self._context.phase, self._context.index = _TRAIN, None
 
     def minimize(self, player: str, loss: tf.Tensor, tape: tf.GradientTape) -> None:
         """Moves one player's variables down the gradient of `loss`; no other variable moves.
@@ -231,7 +237,7 @@ class GenerativeModel(keras.Model):
     # The loop in the graph, used by `fit`, `evaluate` and `tfgen.training.loop`.
 
     def make_train_function(self, force: bool = False) -> Callable:
-        """The function that `fit` calls: runs `steps_per_execution` steps, returns mean logs."""
+        """The function that `fit` calls: runs `steps_per_execution` steps, returns running means."""
         if self.train_function is not None and not force:
             return self.train_function
         strategy = self.distribute_strategy
@@ -243,24 +249,37 @@ class GenerativeModel(keras.Model):
             self.step.assign_add(1)
             return {k: strategy.reduce("MEAN", v, axis=None) for k, v in logs.items()}
 
+        names: list[str] = []  # Of the logs, known once a step is traced.
+
         @tf.function(reduce_retracing=True)
-        def execute(iterator: Any, steps: tf.Tensor) -> dict[str, tf.Tensor]:
-            sums = one_step(next(iterator))
-            for _ in tf.range(1, steps):
-                logs = one_step(next(iterator))
-                sums = {k: sums[k] + logs[k] for k in sums}
-            return {k: v / tf.cast(steps, v.dtype) for k, v in sums.items()}
+        def execute(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
+            rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None])
+            for row in tf.range(steps):
+                batch = iterator.get_next_as_optional()
+                if not batch.has_value():
+                    break
+                logs = one_step(batch.get_value())
+                names[:] = logs
+                rows = rows.write(row, tf.stack(list(logs.values())))
+            return rows.stack()
+
+        def run_steps(iterator: Iterator, steps: int) -> list[dict[str, float]]:
+            rows = execute(iterator, tf.constant(steps)).numpy().tolist()
+            return [dict(zip(names, row, strict=True)) for row in rows]
 
         def train_function(iterator: Iterator, steps: int | None = None) -> dict[str, float]:
-            steps = self.steps_per_execution if steps is None else steps
-            self.means.update(execute(iterator, tf.constant(steps)), steps)
+            rows = run_steps(iterator, self.steps_per_execution if steps is None else steps)
+            if not rows:
+                raise StopIteration
+            for logs in rows:
+                self.means.update(logs)
             return self.means.result()
 
-        self.train_function = train_function
+        self.run_steps, self.train_function = run_steps, train_function
         return train_function
 
     def make_test_function(self, force: bool = False) -> Callable:
-        """The function that `evaluate` calls: one batch, returns mean logs over all so far."""
+        """The function that `evaluate` calls: `steps_per_execution` batches, running means."""
         if self.test_function is not None and not force:
             return self.test_function
         strategy = self.distribute_strategy
@@ -272,8 +291,14 @@ class GenerativeModel(keras.Model):
             return {k: strategy.reduce("SUM", v, axis=None) / total for k, v in logs.items()}, total
 
         def test_function(iterator: Iterator) -> dict[str, float]:
-            logs, examples = execute(iterator, tf.constant(self.means.updates, tf.int64))
-            self.means.update(logs, float(examples))
+            for batch in range(self.steps_per_execution):
+                try:
+                    logs, examples = execute(iterator, tf.constant(self.means.updates, tf.int64))
+                except (StopIteration, tf.errors.OutOfRangeError):
+                    if batch == 0:
+                        raise
+                    break
+                self.means.update(logs, float(examples))
             return self.means.result()
 
         self.test_function = test_function
@@ -375,8 +400,8 @@ class RunningMeans:
         self.weight = 0.0
         self.updates = 0
 
-    def update(self, logs: Mapping[str, Any], weight: float) -> None:
-        """Adds means over `weight` steps or examples."""
+    def update(self, logs: Mapping[str, Any], weight: float = 1.0) -> None:
+        """Adds the logs of one step, or means over `weight` examples."""
         for name, value in logs.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(np.float64(value)) * weight
         self.weight += weight

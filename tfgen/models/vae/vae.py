@@ -86,8 +86,8 @@ class HParams(hparams.HParams):
 
     @property
     def binarization(self) -> str:
-        """The flag `binarize`."""
-        return self.binarize
+        """The flag `binarize`; with "none" no image is binarised and it has no meaning."""
+        return "dynamic" if self.binarize == "none" else self.binarize
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -112,6 +112,12 @@ class VAE(GenerativeModel):
     Raises:
         ValueError: if the numbers of networks differ, a network is not built, or k is below 1.
     """
+
+    evaluations = (
+        "likelihood.nll",
+        "likelihood.active_units",
+        "likelihood.reconstruction_error",
+    )
 
     def __init__(
         self,
@@ -257,10 +263,25 @@ class VAE(GenerativeModel):
             "top_ratio": log_p[-1] - log_q[-1],
         }
 
-    def log_weights(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> tf.Tensor:
-        """log p(x, z_m) - log q(z_m|x) of k fresh samples: [k, B], in nats."""
+    def importance_terms(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Terms of k fresh samples z_m ~ q(z|x), in nats, float32 [k, B] each.
+
+        Returns:
+            "log_weight": log p(x, z_m) - log q(z_m|x) = likelihood - kl; "likelihood":
+            log p(x|z_m); "kl": log q(z_m|x) - log p(z_m).
+        """
         terms = self.log_terms(image, self.infer(image, k, seed))
-        return terms["likelihood"] + terms["prior"] - terms["posterior"]
+        kl = terms["posterior"] - terms["prior"]
+        return {
+            "log_weight": terms["likelihood"] - kl,
+            "likelihood": terms["likelihood"],
+            "kl": kl,
+        }
+
+    def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Means of each layer's q, given one sample of the layer below: [B, d] each."""
+        samples = [latent[0] for latent in self.infer(image, 1, seed)]
+        return [self.posterior(i, below).mean() for i, below in enumerate([image, *samples[:-1]])]
 
     # Training.
 
@@ -378,9 +399,7 @@ class VAE(GenerativeModel):
 
     def log_prob(self, image: tf.Tensor, seed: int | tf.Tensor, k: int = 100) -> tf.Tensor:
         """A lower bound on log p(x), L_k: images [B, H, W, C] -> [B], in nats."""
-        return bounds.iwae(self.log_weights(image, k, _seed(seed)))
-
-    evaluations = ("likelihood", "active_units", "reconstruction")
+        return bounds.iwae(self.importance_terms(image, k, _seed(seed))["log_weight"])
 
 
 def _apply(network: keras.Model, inputs: tf.Tensor, training: bool) -> tf.Tensor:

@@ -1,0 +1,108 @@
+"""The importance weighted bound, its gradients and how they differ from the VAE's."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.linear_gaussian import LinearGaussian
+from tfgen.models.vae import iwae, vae
+
+HPARAMS = iwae.HParams(latent_dims=(4,), hidden_units=(16,))
+
+
+def _images(count: int = 6) -> tf.Tensor:
+    return tf.cast(tf.random.stateless_uniform([count, 8, 8, 1], [1, 2]) > 0.5, tf.float32)
+
+
+def _gradients(model: vae.VAE, images: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """The gradients that one train step hands to the optimiser, by plain SGD at step size 1."""
+    before = [v.numpy() for v in model.trainable_variables]
+    model.compile(keras.optimizers.SGD(1.0), seed=seed)
+    model.train_function(iter(tf.data.Dataset.from_tensors({"image": images})), 1)
+    found = [b - v.numpy() for b, v in zip(before, model.trainable_variables, strict=True)]
+    for value, variable in zip(before, model.trainable_variables, strict=True):
+        variable.assign(value)
+    return found
+
+
+def test_k_1_equals_the_sampled_elbo_bit_for_bit() -> None:
+    networks = vae.networks((8, 8, 1), HPARAMS)
+    sampled = vae.VAE(*networks, k=1, analytic_kl=False)
+    weighted = iwae.IWAE(*networks, k=1)
+    terms = sampled.log_terms(_images(), sampled.infer(_images(), 1, tf.constant([1, 2])))
+    np.testing.assert_array_equal(sampled.bound(terms, 1.0), weighted.bound(terms, 1.0))
+    for a, b in zip(_gradients(sampled, _images()), _gradients(weighted, _images()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_gradient_tends_to_that_of_log_p() -> None:
+    exact = LinearGaussian()
+    images = exact.images(50)
+    model = iwae.IWAE(exact.encoder(1.2), exact.decoder(), k=1000, likelihood="gaussian")
+    bias = -_gradients(model, images)[-1].reshape(9, 2)[:, 0]
+    # 50 x 1000 samples leave some 0.005 of noise in components of about 0.3.
+    np.testing.assert_allclose(bias, exact.log_prob_gradient(images), atol=0.02)
+
+
+def test_weights_that_favour_worse_samples_are_caught() -> None:
+    class Wrong(iwae.IWAE):
+        def bound(self, terms: dict, kl_weight: float) -> tf.Tensor:
+            log_weights = self._log_weights(terms, kl_weight)
+            weights = tf.stop_gradient(tf.nn.softmax(-log_weights, axis=0))
+            return tf.reduce_sum(weights * log_weights, axis=0)
+
+    exact = LinearGaussian()
+    images = exact.images(50)
+    model = Wrong(exact.encoder(1.2), exact.decoder(), k=1000, likelihood="gaussian")
+    bias = -_gradients(model, images)[-1].reshape(9, 2)[:, 0]
+    assert abs(bias - exact.log_prob_gradient(images)).max() > 0.1
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_dreg_has_the_same_mean_and_less_noise(layers: int) -> None:
+    hparams = iwae.HParams(latent_dims=(3, 2)[:layers], hidden_units=(6, 5)[:layers])
+    networks = vae.networks((4, 4, 1), hparams)
+    image = tf.cast(tf.random.stateless_uniform([1, 4, 4, 1], [8, 2]) > 0.5, tf.float32)
+    images = tf.tile(image, [200, 1, 1, 1])  # 200 draws of one image's gradient, averaged
+
+    def draws(dreg: bool) -> np.ndarray:
+        model = iwae.IWAE(*networks, k=8, dreg=dreg)
+        count = len(model.trainable_variables) // 2  # the encoders', which come first
+        return np.stack(
+            [np.concatenate([g.ravel() for g in _gradients(model, images, s)[:count]]) for s in range(16)]
+        )
+
+    plain, doubly = draws(False), draws(True)
+    error = np.sqrt((plain.var(0, ddof=1) + doubly.var(0, ddof=1)) / 16)
+    off = abs(plain.mean(0) - doubly.mean(0)) / np.maximum(error, 1e-7)
+    # Student's t with some 20 degrees of freedom: of these parameters under 1% lie beyond 4.
+    assert (off > 4).mean() < 0.01
+    assert np.abs(plain.mean(0)).max() > 10 * np.median(error)
+    assert doubly.var(0).sum() < plain.var(0).sum()
+
+
+def test_dreg_of_the_decoder_is_the_plain_gradient() -> None:
+    networks = vae.networks((8, 8, 1), HPARAMS)
+    plain = _gradients(iwae.IWAE(*networks, k=5), _images())
+    doubly = _gradients(iwae.IWAE(*networks, k=5, dreg=True), _images())
+    for a, b in zip(plain[6:], doubly[6:], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_dreg_vanishes_at_the_exact_posterior() -> None:
+    exact = LinearGaussian()
+    images = exact.images(10)
+
+    def encoder_gradient(dreg: bool) -> float:
+        model = iwae.IWAE(exact.encoder(), exact.decoder(), k=3, dreg=dreg, likelihood="gaussian")
+        return max(abs(g).max() for g in _gradients(model, images)[:2])
+
+    # log w does not depend on z there: nothing is left but float32 rounding.
+    assert encoder_gradient(dreg=True) < 1e-4
+    assert encoder_gradient(dreg=False) > 0.01
+
+
+def test_analytic_kl_is_refused() -> None:
+    with pytest.raises(ValueError, match="analytic_kl has no meaning"):
+        iwae.HParams(analytic_kl=True)

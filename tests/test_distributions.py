@@ -1,0 +1,68 @@
+"""Likelihoods against TFP's and scipy's."""
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfgen import distributions
+
+
+def test_bernoulli_equals_tfp_and_is_finite_at_any_logit() -> None:
+    logits = np.array([[[0.0], [1.5]], [[-104.0], [1e4]]], np.float32)  # [B, W, C] as one event
+    value = np.array([[[1.0], [0.0]], [[0.0], [0.0]]], np.float32)
+    ours = distributions.bernoulli(logits[:, None], event_ndims=3).log_prob(value[:, None])
+    theirs = tfp.distributions.Independent(tfp.distributions.Bernoulli(logits), 2).log_prob(value)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert np.isfinite(ours).all()
+
+
+def test_bernoulli_gradient_is_x_minus_sigmoid_and_broadcasts() -> None:
+    logits = tf.random.stateless_normal([5, 3, 4, 4, 1], [1, 2]) * 3
+    value = tf.cast(tf.random.stateless_uniform([3, 4, 4, 1], [3, 4]) > 0.5, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        log_prob = distributions.bernoulli(logits).log_prob(value)
+    assert log_prob.shape == (5, 3)
+    expected = value - scipy.special.expit(logits.numpy())
+    np.testing.assert_allclose(tape.gradient(log_prob, logits), expected, atol=1e-6)
+
+
+def test_gaussian_splits_means_and_log_sigmas() -> None:
+    outputs = np.array([0.5, -1.0], np.float32).reshape(1, 1, 1, 2)
+    found = distributions.gaussian(outputs).log_prob(np.full((1, 1, 1, 1), 0.2, np.float32))
+    assert found.numpy() == pytest.approx(scipy.stats.norm(0.5, np.exp(-1)).logpdf(0.2), rel=1e-5)
+
+
+@pytest.mark.parametrize("mean", [-0.1, 0.0, 0.3, 1.0])
+def test_discretized_logistic_equals_the_formula_and_sums_to_one(mean: float) -> None:
+    log_scale = -3.0
+    levels = np.arange(256) / 255
+    outputs = np.tile(np.float32([mean, log_scale]), (256, 1, 1, 1))
+    found = distributions.discretized_logistic(outputs).log_prob(
+        levels.reshape(-1, 1, 1, 1).astype(np.float32)
+    )
+    upper = scipy.special.expit((levels + 1 / 510 - mean) / np.exp(log_scale))
+    lower = scipy.special.expit((levels - 1 / 510 - mean) / np.exp(log_scale))
+    upper[-1], lower[0] = 1.0, 0.0
+    # Differences of float32 logistic functions lose up to three digits in the tails.
+    np.testing.assert_allclose(np.exp(found), upper - lower, rtol=2e-3, atol=1e-9)
+    assert np.exp(found).sum() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_discretized_logistic_is_finite_far_out() -> None:
+    outputs = np.array([0.0, -20.0], np.float32).reshape(1, 1, 1, 2)
+    value = tf.constant(1.0, shape=[1, 1, 1, 1])
+    assert np.isfinite(distributions.discretized_logistic(outputs).log_prob(value)).all()
+
+
+def test_diagonal_gaussian_and_its_kl_are_analytic() -> None:
+    outputs = np.array([[0.5, -1.0, 0.2, -0.3]], np.float32)
+    q, p = distributions.diagonal_gaussian(outputs), distributions.standard_gaussian(2)
+    mean, log_std = outputs[0, :2], outputs[0, 2:]
+    # Kingma and Welling 2014, appendix B.
+    expected = -0.5 * np.sum(1 + 2 * log_std - mean**2 - np.exp(2 * log_std))
+    kl = tfp.distributions.kl_divergence(q, p)
+    np.testing.assert_allclose(kl, [expected], rtol=1e-5)

@@ -1,0 +1,99 @@
+"""Evaluates a trained run: `python -m tfgen.evaluate --run_dir=runs/iwae_digits [--k=5000]`.
+
+Which numbers make sense is the model's own word; they are printed as a table and added to the
+run's evaluations.jsonl.
+"""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from tfgen import commands, hparams, run
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    run_dir: str | None = None  # The run to evaluate.
+    data_dir: str | None = None  # Where TFDS keeps data sets; default: TFDS's own.
+    on_bad_image: Literal["skip", "fail"] = "skip"  # As for training.
+    split: Literal["test", "validation", "train"] = "test"  # Part of the data to evaluate on.
+    k: int = 5000  # Importance samples an image of the NLL.
+    limit: int | None = None  # At most so many images; none takes all.
+    seed: int = 0  # Source of the evaluation's noise.
+    help: bool = False  # Print all flags, and stop.
+
+    def __post_init__(self) -> None:
+        for name in ("k", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be more than 0. Received: --{name}={value}")
+        if self.run_dir is None and not self.help:
+            raise ValueError("--run_dir is missing: name the directory of a run")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluates; returns the exit status."""
+    options = hparams.parse_options(argv, Options)
+    if options.help:
+        print(hparams.options_help(Options, __doc__))
+        return 0
+    run_dir = run.RunDir(options.run_dir)
+    _, hp, _, model = commands.load_run(run_dir)
+
+    from tfgen import data as data_lib
+    from tfgen.metrics.measure import Settings
+
+    data = data_lib.load(
+        hp.data,
+        data_dir=options.data_dir,
+        image_range=hp.image_range,
+        binarization=hp.binarization,
+        image_size=hp.image_size,
+        needs=hp.needs,
+        on_bad_image=options.on_bad_image,
+        seed=hp.seed,
+    )
+    settings = Settings(options.split, options.k, options.seed, options.limit, _progress)
+    measures: dict[str, Any] = {}
+    for name in model.evaluations:
+        module, function = name.split(".")
+        evaluation = getattr(importlib.import_module(f"tfgen.metrics.{module}"), function)
+        measures.update(evaluation(model, data, settings))
+    line = {
+        "step": int(model.step.numpy()),
+        "split": options.split,
+        "k": options.k,
+        "limit": options.limit,
+        "seed": options.seed,
+        "measures": {name: dataclasses.asdict(m) for name, m in measures.items()},
+    }
+    run.append_jsonl(run_dir.evaluations, line)
+    _print(measures, f"{run_dir.path}, step {line['step']}")
+    return 0
+
+
+def _progress(items: Iterable, label: str) -> Iterable:
+    from rich import progress
+
+    return progress.track(list(items), description=label, transient=True)
+
+
+def _print(measures: dict[str, Any], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in ("measure", "value", "error", "unit", "how"):
+        table.add_column(column, justify="right" if column in ("value", "error") else "left")
+    for name, m in measures.items():
+        error = "" if m.error is None else f"± {m.error:.2g}"
+        table.add_row(name, f"{m.value:.6g}", error, m.unit, m.note)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(commands.execute(main, sys.argv))
