@@ -43,12 +43,12 @@ class LinearGaussian:
         centred = images.reshape(-1, PIXELS) - self.offset
         return np.linalg.solve(covariance, centred.T).mean(1)
 
-    def encoder(self, widen: float = 1.0) -> keras.Model:
-        """The exact posterior, its standard deviations times `widen`."""
+    def encoder(self, widen: float = 1.0, shift: float = 0.0) -> keras.Model:
+        """The exact posterior, its standard deviations times `widen`, its means moved."""
         kernel = np.zeros((PIXELS, 2 * LATENTS), np.float32)
         kernel[:, :LATENTS] = self.weights * self.variance / SIGMA**2
         bias = np.zeros(2 * LATENTS, np.float32)
-        bias[:LATENTS] = -self.offset @ kernel[:, :LATENTS]
+        bias[:LATENTS] = shift - self.offset @ kernel[:, :LATENTS]
         bias[LATENTS:] = 0.5 * np.log(self.variance) + np.log(widen)
         layers = [keras.Input((SIDE, SIDE, 1)), keras.layers.Flatten(), keras.layers.Dense(2 * LATENTS)]
         network = keras.Sequential(layers)

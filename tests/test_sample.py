@@ -218,10 +218,11 @@ def test_wrong_images(run_dir, tmp_path, capsys):
 
     where = f"--images={tmp_path / 'images.npz'}"
     assert message(image=np.zeros((2, 9, 8, 1))) == (
-        f"'image' in {where} must be [N, 8, 8, 1]. Received: [2, 9, 8, 1]"
+        f"'image' in {where} must be numbers [N, 8, 8, 1]. Received: float64 [2, 9, 8, 1]"
     )
-    assert message(image=np.zeros((0, 8, 8, 1))).endswith("Received: [0, 8, 8, 1]")
-    assert message(image=np.float32(0)).endswith("Received: []")
+    assert message(image=np.zeros((0, 8, 8, 1))).endswith("Received: float64 [0, 8, 8, 1]")
+    assert message(image=np.float32(0)).endswith("Received: float32 []")
+    assert message(image=np.full((1, 8, 8, 1), "a")).endswith("Received: <U1 [1, 8, 8, 1]")
     assert message(picture=np.zeros((2, 8, 8, 1))) == (
         f"the system needs the batch keys image; {where} has picture"
     )

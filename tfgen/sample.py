@@ -203,10 +203,13 @@ def read_images(
                 f"the system needs the batch keys {', '.join(needs)}; --images={path} has "
                 f"{', '.join(batch) or 'none'}"
             )
-        shape = batch[key].shape
-        if shape[1:] != spec.shapes[key] or not shape or not shape[0]:
+        array, shape = batch[key], batch[key].shape
+        if array.dtype.kind not in "biuf" or shape[1:] != spec.shapes[key] or not array.size:
             want = ", ".join(["N", *map(str, spec.shapes[key])])
-            raise UserError(f"{key!r} in --images={path} must be [{want}]. Received: {list(shape)}")
+            raise UserError(
+                f"{key!r} in --images={path} must be numbers [{want}]. "
+                f"Received: {array.dtype} {list(shape)}"
+            )
     batch = {key: batch[key][:_MAX_IMAGES] for key in needs}
     if "image" in batch:
         batch["image"] = _in_range(batch["image"], path, spec, hp, seed)

@@ -1,4 +1,4 @@
-"""The other side of `tools.bench`: the same IWAE in plain PyTorch, as fast as plain code makes it."""
+"""The other side of `tools.bench`: the same IWAE in plain PyTorch, as fast as plain code gets."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from tools.bench_worker import (
     BATCH,
@@ -61,7 +61,7 @@ def iwae(
     images = torch.from_numpy(np.load(order["images"]).reshape(-1, PIXELS))
     model = IWAE(order["k"])
     objective: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if compiled else model
-    adam = {"lr": LEARNING_RATE, "eps": EPSILON}
+    adam: dict[str, Any] = {"lr": LEARNING_RATE, "eps": EPSILON}
     order_of_epoch, at = torch.randperm(len(images)), 0
 
     def batch() -> torch.Tensor:
@@ -90,7 +90,7 @@ def iwae(
     trial = max(2, 50 // order["k"])
     for optimizer in optimizers.values():
         train(optimizer, 3)
-    tried = {name: [] for name in optimizers}
+    tried: dict[str, list[float]] = {name: [] for name in optimizers}
     for _ in range(3):
         for name, optimizer in optimizers.items():
             tried[name].append(trial / train(optimizer, trial)[0])

@@ -8,7 +8,9 @@ carries a CRC-32 for every array, so a damaged or truncated file is known when i
 import json
 import pathlib
 import re
+import struct
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,17 @@ from tfgen.errors import UserError
 from tfgen.training.model import GenerativeModel
 
 _RECORD = "record.json"
+# What numpy and zipfile raise for an archive whose bytes are wrong or missing.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 _NAME = re.compile(r"step-(\d+)\.npz")
 
 
@@ -71,11 +84,12 @@ def restore(
     for step in reversed(steps):
         path = folder / f"step-{step:09d}.npz"
         try:
-            arrays = _read(path)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            arrays, record = _read(path)
+        except _DAMAGE as error:
             logging.warning("damaged checkpoint passed over: %s (%s)", path, error)
             continue
-        return _assign(path, arrays, model, weights_only)
+        _assign(path, arrays, model, weights_only)
+        return record
     if steps:
         raise UserError(
             f"all {len(steps)} checkpoints in {folder} are damaged; "
@@ -91,9 +105,10 @@ def read_record(folder: pathlib.Path) -> dict[str, Any]:
         return json.loads(archive[_RECORD].tobytes())
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        arrays = {name: archive[name] for name in archive.files}
+    return arrays, json.loads(arrays.pop(_RECORD).tobytes())
 
 
 def _uncounted(name: str) -> str:
@@ -106,8 +121,7 @@ def _uncounted(name: str) -> str:
 
 def _assign(
     path: pathlib.Path, arrays: dict[str, np.ndarray], model: GenerativeModel, weights_only: bool
-) -> dict[str, Any]:
-    record = json.loads(arrays.pop(_RECORD).tobytes())
+) -> None:
     variables = model.state_variables()
     if weights_only:
         arrays = {k: v for k, v in arrays.items() if not k.startswith("optimizer/")}
@@ -126,4 +140,3 @@ def _assign(
             )
     for name, variable in variables.items():
         variable.assign(arrays[name])
-    return record
