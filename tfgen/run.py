@@ -1,15 +1,15 @@
 """The run directory: what lies where, written and read in this one place.
 
-    flags.cfg           resolved flags; a valid flagfile
-    data.json           the data's `DataSpec`: enough to build the model without the data
-    batch.npz           up to 64 validation examples, for pictures without the data
-    checkpoints/        step-000001000.npz, ...: the whole state of the training
-    metrics.jsonl       one line a logging interval, a function of the flags alone
-    evaluations.jsonl   one line an evaluation
-    samples/            pictures and arrays
-    events/             for TensorBoard
-    model.keras         the model for Keras users
-    export/<n>/         SavedModels
+flags.cfg           resolved flags; a valid flagfile
+data.json           the data's `DataSpec`: enough to build the model without the data
+batch.npz           up to 64 validation examples, for pictures without the data
+checkpoints/        step-000001000.npz, ...: the whole state of the training
+metrics.jsonl       one line a logging interval, a function of the flags alone
+evaluations.jsonl   one line an evaluation
+samples/            pictures and arrays
+events/             for TensorBoard
+model.keras         the model for Keras users
+export/<n>/         SavedModels
 """
 
 import contextlib
@@ -27,7 +27,6 @@ from typing import IO, Any
 import numpy as np
 
 from tfgen.errors import UserError
-
 
 _TEMPORARY = ".writing-"  # Begins the names of files that are not whole yet.
 

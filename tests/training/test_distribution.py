@@ -1,0 +1,289 @@
+"""Several replicas in one process, and several workers on this machine."""
+
+import json
+import math
+import socket
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.training import runs
+from tests.training.toys import Line, Tug, batches, line_data, values
+from tfgen import data as data_lib
+from tfgen import run
+from tfgen.errors import UserError
+from tfgen.models.vae import vae
+from tfgen.training import checkpoint, loop, strategies
+
+HPARAMS = vae.HParams(
+    batch_size=60, epochs=0.5, latent_dims=(3,), hidden_units=(8,), binarize="threshold"
+)
+
+
+def replicas(count):
+    """A strategy of so many replicas."""
+    if count == 1:
+        return strategies.make("none")
+    strategy = strategies.make("mirrored", devices=count)
+    assert strategy.num_replicas_in_sync == count
+    return strategy
+
+
+def run_steps(model, strategy, data, size, steps):
+    """Rows of logs; the global batch is `size` whatever the number of replicas."""
+    with strategy.scope():
+        dataset = strategy.experimental_distribute_dataset(batches(data, size, repeat=True))
+        return model.run_steps(iter(dataset), steps)
+
+
+def make(cls, strategy, *, optimizer=lambda: keras.optimizers.Adam(0.05), **options):
+    with strategy.scope():
+        model = cls()
+        names = sorted(model.players())
+        given = {n: optimizer() for n in names} if len(names) > 1 else {"optimizer": optimizer()}
+        model.compile(**given, **options)
+    return model
+
+
+# Updates.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ema_decay": 0.8, "clip_norm": 0.05}, {"steps_per_execution": 3, "jit_compile": True}],
+    ids=["plain", "ema and clipping", "jit, which is left off"],
+)
+@pytest.mark.parametrize("cls", [Line, Tug])
+def test_two_replicas_make_the_update_of_one(cls, options):
+    models, logs = [], []
+    for count in (1, 2):
+        model = make(cls, replicas(count), **options)
+        logs.append(run_steps(model, replicas(count), line_data(64), 8, 6))
+        models.append(model)
+    one, two = (values([*m.trainable_variables, *m.averages]) for m in models)
+    assert len(one) == (2 if "ema_decay" in options else 1) * len(models[0].trainable_variables)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    for a, b in zip(*logs, strict=True):
+        for name in set(a) - {"noise"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-5, abs=1e-5)
+    assert [int(m.step.numpy()) for m in models] == [6, 6]
+
+
+def test_clipping_sees_the_gradient_of_the_global_batch():
+    # The replicas' gradients nearly cancel: clipped one by one they would move the weights.
+    x = np.ones((2, 3), np.float32)
+    data = {"x": x, "y": np.array([100.0, -100.0], np.float32)}
+    moved = []
+    for count in (1, 2):
+        model = make(Line, replicas(count), optimizer=lambda: keras.optimizers.SGD(1.0), clip_norm=1.0)
+        before = values(model.trainable_variables)
+        run_steps(model, replicas(count), data, 2, 1)
+        after = values(model.trainable_variables)
+        moved.append(np.concatenate([(a - b).ravel() for a, b in zip(after, before, strict=True)]))
+    np.testing.assert_allclose(moved[0], moved[1], atol=1e-5)
+    assert np.linalg.norm(moved[1]) <= 1.0 + 1e-5
+
+
+def test_float16_under_replicas():
+    keras.config.set_dtype_policy("mixed_float16")
+    strategy = replicas(2)
+    model = make(Line, strategy, optimizer=lambda: keras.optimizers.SGD(0.05), clip_norm=50.0)
+    rows = run_steps(model, strategy, line_data(64), 8, 40)
+    assert rows[-1]["loss"] < 0.1 * rows[0]["loss"]
+    for variable in model.trainable_variables:
+        first, second = (v.numpy() for v in strategy.experimental_local_results(variable.value))
+        np.testing.assert_array_equal(first, second)
+
+
+def test_noise_differs_between_replicas():
+    strategy = replicas(2)
+    model = make(Line, strategy, seed=5)
+
+    @tf.function
+    def seeds():
+        return strategy.run(model.noise_seed)
+
+    first, second = (s.numpy() for s in strategy.experimental_local_results(seeds()))
+    assert not np.array_equal(first, second)
+    alone = make(Line, replicas(1), seed=5)
+    np.testing.assert_array_equal(first, alone.noise_seed().numpy())
+
+
+def test_fit_and_evaluate_under_replicas():
+    data, histories = line_data(56), []
+    for count in (1, 2):
+        model = make(Line, replicas(count), steps_per_execution=3)
+        histories.append(
+            model.fit(
+                batches(data, 8),
+                validation_data=batches(line_data(21, seed=1), 8),
+                epochs=2,
+                verbose=0,
+            ).history
+        )
+    for name in ("loss", "mean_y", "val_loss", "val_mean_y"):
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-5)
+
+
+class FixedNoise(vae.VAE):
+    """A VAE whose noise is a function of the image, so that it is the same on any replica."""
+
+    def infer(self, image, k, seed, training=False):
+        q = self.posterior(0, image, training).distribution
+        pixels = tf.reshape(image, [tf.shape(image)[0], 64])
+        waves = tf.reshape(tf.range(64.0 * 3), [64, 3])
+        return [(q.loc + q.scale * tf.sin(pixels @ waves))[tf.newaxis]]
+
+
+def train_vae(cls, count, data, path, **options):
+    """A run by `loop.train`; returns the model and the directory."""
+    strategy = replicas(count)
+    with strategy.scope():
+        model = cls(*vae.networks(data.spec.image_shape, HPARAMS), k=1)
+        settings = {**HPARAMS.compile_options(), "steps_per_execution": 4, **options}
+        model.compile(keras.optimizers.Adam(1e-2), **settings)
+        run_dir = run.RunDir(path)
+        run_dir.create("")
+        loop.train(
+            model, data, HPARAMS, run_dir, intervals=loop.Intervals(log=3, validate=6, pictures=11)
+        )
+    return model, run_dir
+
+
+@pytest.fixture(scope="module")
+def digits(digits_dir):
+    return data_lib.load(
+        "digits", data_dir=digits_dir, image_range="binary", binarization="threshold"
+    )
+
+
+def test_a_vae_with_its_noise_held_fixed(tmp_path, digits):
+    # 11 steps of a run as the command does it: data, EMA, clipping, validation, pictures. The 100
+    # validation images make a batch of 60 and one of 40, which is 30 and 10 on two replicas.
+    models, dirs = [], []
+    for count in (1, 2):
+        model, run_dir = train_vae(
+            FixedNoise, count, digits, tmp_path / str(count), ema_decay=0.8, clip_norm=1.0
+        )
+        models.append(model)
+        dirs.append(run_dir)
+    for a, b in zip(models[0].state_variables().items(), models[1].state_variables().items()):
+        np.testing.assert_allclose(a[1].numpy(), b[1].numpy(), rtol=1e-5, atol=1e-5, err_msg=a[0])
+    lines = [run.read_jsonl(d.metrics) for d in dirs]
+    assert [line["step"] for line in lines[0]] == [3, 6, 6, 9, 11]
+    assert any("validation_loss" in line for line in lines[0])
+    for a, b in zip(*lines, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    assert len(list(dirs[1].samples.glob("*.png"))) == len(list(dirs[0].samples.glob("*.png"))) > 0
+
+
+def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, digits):
+    one, run_dir = train_vae(FixedNoise, 1, digits, tmp_path / "one")
+    strategy = replicas(2)
+    with strategy.scope():
+        two = FixedNoise(*vae.networks(digits.spec.image_shape, HPARAMS), k=1)
+        two.compile(keras.optimizers.Adam(1e-2), **HPARAMS.compile_options())
+        checkpoint.restore(run_dir.checkpoints, two)
+    for a, b in zip(one.state_variables().values(), two.state_variables().values(), strict=True):
+        for replica in strategy.experimental_local_results(getattr(b, "value", b)):
+            np.testing.assert_array_equal(np.array(a.numpy()), np.array(replica))
+
+
+def test_replicas_of_a_vae_have_their_own_noise(tmp_path, digits):
+    # With one noise for both, two replicas with the same images would agree to the bit.
+    strategy = replicas(2)
+    with strategy.scope():
+        model = vae.VAE(*vae.networks(digits.spec.image_shape, HPARAMS), k=1, analytic_kl=False)
+        model.compile("sgd")
+    image = next(iter(digits.batches("validation", 8)))["image"]
+
+    @tf.function
+    def losses():
+        return strategy.run(lambda: model.train_step({"image": image})["loss"])
+
+    first, second = (float(v) for v in strategy.experimental_local_results(losses()))
+    assert first != second
+
+
+# Validation.
+
+
+class Sizes(Line):
+    """Counts the examples of each replica's batch: mean_size * 2 is a batch's, if none is lost."""
+
+    def test_step(self, batch):
+        return {"mean_y": tf.reduce_mean(batch["y"]), "one": tf.constant(1.0)}
+
+
+class FakeData:
+    """What `loop.validate` needs of a data set."""
+
+    def __init__(self, count):
+        self.arrays = line_data(count)
+        self.spec = data_lib.DataSpec("fake", {}, {}, "unit", None, count, count, count)
+
+    def batches(self, split, batch_size, seed=None):
+        return batches(self.arrays, min(batch_size, self.spec.validation_size))
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize("count", [5, 8, 9, 16, 23])
+def test_validation_weighs_every_example_once(count, steps_per_execution):
+    # Batches of 8 over two replicas: of 9 examples the second batch gives 1 and 0, of 5 the only
+    # one 4 and 1.
+    data = FakeData(count)
+    for number in (1, 2):
+        strategy = replicas(number)
+        model = make(Sizes, strategy, steps_per_execution=steps_per_execution)
+        with strategy.scope():
+            logs = loop.validate(model, data, vae.HParams(batch_size=8))
+        assert logs["mean_y"] == pytest.approx(data.arrays["y"].mean(), rel=1e-5)
+        assert logs["one"] == pytest.approx(1.0, rel=1e-6)
+
+
+def test_validation_leaves_the_training_means(tmp_path):
+    model = make(Sizes, replicas(1))
+    model.means.update({"loss": 3.0})
+    before = json.dumps(vars(model.means))
+    loop.validate(model, FakeData(9), vae.HParams(batch_size=8))
+    assert json.dumps(vars(model.means)) == before
+
+
+# What cannot be distributed.
+
+
+def test_a_batch_that_the_replicas_cannot_share(tmp_path, digits):
+    strategy = replicas(2)
+    hparams = vae.HParams(batch_size=61)
+    with strategy.scope():
+        model = vae.build(hparams, digits.spec)
+        with pytest.raises(UserError, match=r"divide by the number of replicas, 2\. .*=61"):
+            loop.train(
+                model, digits, hparams, _run_dir(tmp_path), intervals=loop.Intervals(log=3)
+            )
+
+
+def _run_dir(path):
+    run_dir = run.RunDir(path)
+    run_dir.create("")
+    return run_dir
+
+
+def test_too_few_devices():
+    with pytest.raises(UserError, match=r"3 devices needs .*Found: 2"):
+        strategies.make("mirrored", devices=3)
+
+
+def test_multiworker_needs_tf_config(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UserError, match=r"--strategy=multiworker needs .*TF_CONFIG"):
+        strategies.make("multiworker")
+
+
+def test_auto_is_one_device_without_gpus(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert strategies.make("auto").num_replicas_in_sync == 1
