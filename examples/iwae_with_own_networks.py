@@ -7,7 +7,11 @@ from tfgen.models.vae.iwae import IWAE
 
 images = (load_digits().images[..., None] > 8).astype("float32")  # [1797, 8, 8, 1] in {0, 1}
 
-dense, flatten, reshape = keras.layers.Dense, keras.layers.Flatten(), keras.layers.Reshape((8, 8, 1))
+dense, flatten, reshape = (
+    keras.layers.Dense,
+    keras.layers.Flatten(),
+    keras.layers.Reshape((8, 8, 1)),
+)
 encoder = keras.Sequential([keras.Input((8, 8, 1)), flatten, dense(64, "tanh"), dense(2 * 8)])
 decoder = keras.Sequential([keras.Input((8,)), dense(64, "tanh"), dense(64), reshape])
 model = IWAE(encoder, decoder, k=5)

@@ -50,7 +50,11 @@ class LinearGaussian:
         bias = np.zeros(2 * LATENTS, np.float32)
         bias[:LATENTS] = shift - self.offset @ kernel[:, :LATENTS]
         bias[LATENTS:] = 0.5 * np.log(self.variance) + np.log(widen)
-        layers = [keras.Input((SIDE, SIDE, 1)), keras.layers.Flatten(), keras.layers.Dense(2 * LATENTS)]
+        layers = [
+            keras.Input((SIDE, SIDE, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2 * LATENTS),
+        ]
         network = keras.Sequential(layers)
         network.layers[-1].set_weights([kernel, bias])
         return network

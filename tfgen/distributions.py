@@ -5,9 +5,7 @@ the network that made them. `event_ndims` trailing axes are one event, over whic
 """
 
 import tensorflow as tf
-import tensorflow_probability as tfp
-
-tfd = tfp.distributions
+from tensorflow_probability import distributions as tfd
 
 
 class Bernoulli(tfd.Bernoulli):

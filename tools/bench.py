@@ -148,7 +148,7 @@ def interleaved(
 
     Returns:
         For each contender its facts, the steps of a turn, and one list entry a turn of "rates"
-        (steps/s), "others" (cores that other processes kept busy meanwhile) and, for the matrix
+        (steps/s), "cpu_ms" (processor time a step), "others" (cores that other processes kept busy meanwhile) and, for the matrix
         products, "each" (seconds of each).
     """
     found: dict[str, dict[str, Any]] = {}
@@ -161,7 +161,14 @@ def interleaved(
             trial = contender.run(WARM_UP_STEPS)
             rate = WARM_UP_STEPS / trial["seconds"] if trial else 0.0
             steps = max(WARM_UP_STEPS, round(seconds * rate / WARM_UP_STEPS) * WARM_UP_STEPS)
-            found[name] = {**contender.facts, "steps": steps, "rates": [], "others": [], "each": []}
+            found[name] = {
+                **contender.facts,
+                "steps": steps,
+                "rates": [],
+                "cpu_ms": [],
+                "others": [],
+                "each": [],
+            }
             print(f"{name}: {rate:.1f} steps/s at first", file=sys.stderr)
         for turn in range(repeats):
             for contender in contenders:
@@ -178,6 +185,7 @@ def interleaved(
                 result["others"].append(
                     max(0.0, (after[0] - before[0]) / max(after[1] - before[1], 1e-9))
                 )
+                result["cpu_ms"].append(measured["cpu_ms"])
                 result["peak_mib"] = measured["peak_mib"]
                 if "each" in measured:
                     result["each"].append(measured["each"])
@@ -485,12 +493,13 @@ def _render_part(part: dict[str, Any], here: dict[str, Any]) -> list[str]:
         if not result:
             continue
         if "median" not in result:
-            rows.append((text, f"failed: {result.get('error', '?')[:60]}", "", ""))
+            rows.append((text, f"failed: {result.get('error', '?')[:60]}", "", "", ""))
             continue
         rate = f"{result['median']:.1f} [{min(result['rates']):.1f}, {max(result['rates']):.1f}]"
         ratio = f"{result['median'] / base:.2f}" if base and name != "tfgen_pipeline" else ""
-        rows.append((text, rate, ratio, f"{result['peak_mib']:.0f}"))
-    head = ("", "steps/s", "over the faster float32 PyTorch", "peak MiB")
+        cpu = f"{statistics.median(result['cpu_ms']):.2f}"
+        rows.append((text, rate, ratio, cpu, f"{result['peak_mib']:.0f}"))
+    head = ("", "steps/s", "over the faster float32 PyTorch", "CPU ms a step", "peak MiB")
     lines = [f"## k = {part['k']}", "", _table(head, rows), ""]
     notes = []
     for key, text in (

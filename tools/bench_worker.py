@@ -320,7 +320,10 @@ def serve(argv: Sequence[str]) -> int:
         run, facts = CONTENDERS[order["contender"]](order)
         answer(facts)
         for line in sys.stdin:
-            found = run(json.loads(line)["steps"])
+            steps = json.loads(line)["steps"]
+            begun = time.process_time()
+            found = run(steps)
+            found["cpu_ms"] = round(1000.0 * (time.process_time() - begun) / steps, 4)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             answer({**found, "peak_mib": round(peak, 1)})
     except Exception as error:

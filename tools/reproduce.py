@@ -105,7 +105,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _reproduce(system: str, options: Options) -> None:
     known = sorted(
-        p.stem.replace("_", ".", 1) for p in (ROOT / "tools/claims").glob("*_*.py") if p.stem[0] != "_"
+        p.stem.replace("_", ".", 1)
+        for p in (ROOT / "tools/claims").glob("*_*.py")
+        if p.stem[0] != "_"
     )
     if system not in known:
         raise UserError(
@@ -212,8 +214,8 @@ def page(results: list[dict[str, Any]]) -> str:
             f"## {result['system']}",
             "",
             f"`{result['command']}`: budget {result['budget']}, {result['minutes']:g} minutes of "
-            f"training in all, seeds {', '.join(map(str, result['seeds']))}; {env['cores']} cores of "
-            f"{env['processor']}, TensorFlow {env['tensorflow']}, {env['date']}.",
+            f"training in all, seeds {', '.join(map(str, result['seeds']))}; {env['cores']} cores "
+            f"of {env['processor']}, TensorFlow {env['tensorflow']}, {env['date']}.",
             "",
             "| claim | paper | ours | baseline | unit | |",
             "| --- | --- | --- | --- | --- | --- |",

@@ -112,7 +112,9 @@ class _Units:
 
     def batches(self, split: str, batch_size: int, seed: int, limit: int) -> tf.data.Dataset:
         assert (split, limit) == ("train", 10_000)
-        return tf.data.Dataset.from_tensor_slices({"image": np.arange(10, dtype=np.float32)}).batch(4)
+        return tf.data.Dataset.from_tensor_slices({"image": np.arange(10, dtype=np.float32)}).batch(
+            4
+        )
 
     def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         still = tf.fill(tf.shape(image), 0.3) + 0.02 * image / 10

@@ -32,7 +32,7 @@ class GaussianSampling(keras.layers.Layer):
             raise ValueError(f"kl_weight must be 0 or more. Received: kl_weight={kl_weight}")
         self.kl_weight, self.seed = kl_weight, seed
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple) -> None:
         """Checks that the last axis is even."""
         if input_shape[-1] % 2:
             raise ValueError(
@@ -58,9 +58,11 @@ class GaussianSampling(keras.layers.Layer):
             index = tf.cast(replica.replica_id_in_sync_group, tf.int64)
             key = tf.random.experimental.stateless_fold_in(key, index)
         self.calls.assign_add(1)
-        return mean + tf.exp(log_std) * tf.random.stateless_normal(tf.shape(mean), key, dtype=mean.dtype)
+        return mean + tf.exp(log_std) * tf.random.stateless_normal(
+            tf.shape(mean), key, dtype=mean.dtype
+        )
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         """[..., 2 d] -> [..., d]."""
         return (*input_shape[:-1], input_shape[-1] // 2)
 

@@ -23,7 +23,7 @@ class LatentModel(Protocol):
     """What a model must answer to be evaluated here."""
 
     def importance_terms(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """"log_weight", "likelihood" and "kl" of k samples: float32 [k, B] each, in nats."""
+        """Keys log_weight, likelihood and kl of k samples: float32 [k, B] each, in nats."""
 
     def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Means of each layer's q given one sample of the layer below: [B, d] each."""
@@ -141,7 +141,9 @@ def nll(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
     note = f"L_{settings.k}, {len(found.log_prob)} {settings.split} images"
     return {
         "nll": Measure.mean(-found.log_prob, "nats", note),
-        "nll_error_per_image": Measure(float(np.mean(found.error)), None, "nats", "mean over images"),
+        "nll_error_per_image": Measure(
+            float(np.mean(found.error)), None, "nats", "mean over images"
+        ),
         "effective_samples": Measure.mean(found.effective, "samples", f"of {settings.k}"),
         "elbo": Measure.mean(found.elbo, "nats", "log p(x|z) + log p(z) - log q(z|x)"),
         "log_likelihood": Measure.mean(found.likelihood, "nats", "log p(x|z)"),

@@ -29,7 +29,8 @@ def mlp(
         name: name of the network.
     """
     init = [
-        keras.initializers.GlorotUniform(seed=seed * 1000 + layer) for layer in range(len(units) + 1)
+        keras.initializers.GlorotUniform(seed=seed * 1000 + layer)
+        for layer in range(len(units) + 1)
     ]
     layers = [keras.Input(tuple(input_shape))]
     if len(input_shape) > 1:

@@ -8,7 +8,7 @@ function of (seed, step, replica), and the compiled loop that both `fit` and `tf
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
@@ -241,6 +241,7 @@ class GenerativeModel(keras.Model):
         if self.train_function is not None and not force:
             return self.train_function
         strategy = self.distribute_strategy
+        alone = strategy.num_replicas_in_sync == 1
         replica_step = tf.function(self._replica_train_step, jit_compile=self.jit_compile or None)
 
         def one_step(batch: Any) -> dict[str, tf.Tensor]:
@@ -255,10 +256,13 @@ class GenerativeModel(keras.Model):
         def execute(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None])
             for row in tf.range(steps):
-                batch = iterator.get_next_as_optional()
-                if not batch.has_value():
-                    break
-                logs = one_step(batch.get_value())
+                if alone:
+                    batch = iterator.get_next_as_optional()
+                    if not batch.has_value():
+                        break
+                    logs = one_step(batch.get_value())
+                else:  # TensorFlow cannot run several replicas inside a condition.
+                    logs = one_step(next(iterator))
                 names[:] = logs
                 rows = rows.write(row, tf.stack(list(logs.values())))
             return rows.stack()
@@ -267,8 +271,19 @@ class GenerativeModel(keras.Model):
             rows = execute(iterator, tf.constant(steps)).numpy().tolist()
             return [dict(zip(names, row, strict=True)) for row in rows]
 
+        def run_to_end(iterator: Iterator, steps: int) -> list[dict[str, float]]:
+            rows = []
+            with suppress(StopIteration, tf.errors.OutOfRangeError):
+                for _ in range(steps):
+                    rows += run_steps(iterator, 1)
+            return rows
+
         def train_function(iterator: Iterator, steps: int | None = None) -> dict[str, float]:
-            rows = run_steps(iterator, self.steps_per_execution if steps is None else steps)
+            if steps is not None:
+                rows = run_steps(iterator, steps)
+            else:  # The data may end within the execution, which only one replica can tell.
+                spe = self.steps_per_execution
+                rows = run_steps(iterator, spe) if alone else run_to_end(iterator, spe)
             if not rows:
                 raise StopIteration
             for logs in rows:

@@ -4,6 +4,7 @@ Paper, 3280 epochs, test NLL by L_5000 and active units: 1 layer, k = 1, 5, 50: 
 85.54 (22), 84.78 (25); 2 layers, k = 1, 50: 85.33 (16+5), 82.90 (26+7).
 """
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -50,7 +51,7 @@ def check(outcomes: dict[str, Outcome]) -> list[Claim]:
                 " > ".join(_text(v) for v in nll[1:]),
                 _text(nll[0]),
                 "nats",
-                all(min(a) > max(b) for a, b in zip(nll, nll[1:], strict=False)),
+                all(min(a) > max(b) for a, b in itertools.pairwise(nll)),
             )
         )
         units = [_units(outcomes, layers, k) for k in ks]
@@ -61,7 +62,7 @@ def check(outcomes: dict[str, Outcome]) -> list[Claim]:
                 " < ".join(_text(v) for v in units[1:]),
                 _text(units[0]),
                 "units",
-                all(max(a) < min(b) for a, b in zip(units, units[1:], strict=False)),
+                all(max(a) < min(b) for a, b in itertools.pairwise(units)),
             )
         )
     for k in (1, 50):
@@ -103,7 +104,9 @@ def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
     for layers in (1, 2):
         named = [(k, _values(outcomes, layers, k, "nll")) for (d, k) in PAPER_NLL if d == layers
                  if _name(layers, k, 0) in outcomes]  # fmt: skip
-        left.plot([k for k, _ in named], [np.mean(v) for _, v in named], "o-", label=_layers(layers))
+        left.plot(
+            [k for k, _ in named], [np.mean(v) for _, v in named], "o-", label=_layers(layers)
+        )
     left.set(xscale="log", xlabel="k", ylabel="test NLL by L_5000 (nats)", xticks=[1, 5, 50])
     left.set_xticklabels(["1", "5", "50"])
     left.legend()

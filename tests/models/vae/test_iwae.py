@@ -72,7 +72,10 @@ def test_dreg_has_the_same_mean_and_less_noise(layers: int) -> None:
         model = iwae.IWAE(*networks, k=8, dreg=dreg)
         count = len(model.trainable_variables) // 2  # the encoders', which come first
         return np.stack(
-            [np.concatenate([g.ravel() for g in _gradients(model, images, s)[:count]]) for s in range(16)]
+            [
+                np.concatenate([g.ravel() for g in _gradients(model, images, s)[:count]])
+                for s in range(16)
+            ]
         )
 
     plain, doubly = draws(False), draws(True)

@@ -57,7 +57,9 @@ def test_two_layers_factorise_as_documented() -> None:
     log_p = model.prior.log_prob(h2) + model.conditional_prior(0, h2).log_prob(h1)
     np.testing.assert_allclose(terms["posterior"], log_q, rtol=1e-6)
     np.testing.assert_allclose(terms["prior"], log_p, rtol=1e-6)
-    np.testing.assert_allclose(terms["likelihood"], model.observation(h1).log_prob(image), rtol=1e-6)
+    np.testing.assert_allclose(
+        terms["likelihood"], model.observation(h1).log_prob(image), rtol=1e-6
+    )
     assert terms["top_kl"].shape == (3, 5)
 
 
@@ -91,7 +93,9 @@ def test_adapt_sets_the_bias_to_the_clipped_logit_of_the_mean() -> None:
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "discretized_logistic"])
 def test_other_likelihoods_train(likelihood: str) -> None:
-    model = vae.VAE(*vae.networks((8, 8, 1), vae.HParams(likelihood=likelihood)), likelihood=likelihood)
+    model = vae.VAE(
+        *vae.networks((8, 8, 1), vae.HParams(likelihood=likelihood)), likelihood=likelihood
+    )
     model.compile(keras.optimizers.Adam(3e-3))
     images = np.tile(np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8, 1), (64, 1, 1, 1))
     images = np.round(images * 255) / 255

@@ -68,7 +68,9 @@ class IWAE(vae.VAE):
         **kwargs: further arguments of `VAE` but `analytic_kl`.
     """
 
-    def __init__(self, encoder: Any, decoder: Any, *, k: int = 50, dreg: bool = False, **kwargs: Any):
+    def __init__(
+        self, encoder: Any, decoder: Any, *, k: int = 50, dreg: bool = False, **kwargs: Any
+    ):
         super().__init__(encoder, decoder, k=k, analytic_kl=False, **kwargs)
         self.dreg = dreg
 

@@ -31,7 +31,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams
 from tfgen.data import DataSpec
@@ -39,8 +39,6 @@ from tfgen.losses import bounds
 from tfgen.networks.mlp import mlp
 from tfgen.training import optimizers, schedules
 from tfgen.training.model import GenerativeModel
-
-tfd = tfp.distributions
 
 LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
     "bernoulli": distributions.bernoulli,
@@ -132,12 +130,14 @@ class VAE(GenerativeModel):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.encoders = list(encoder) if isinstance(encoder, (list, tuple)) else [encoder]
-        self.decoders = list(decoder) if isinstance(decoder, (list, tuple)) else [decoder]
+        self.encoders = _as_list(encoder)
+        self.decoders = _as_list(decoder)
         if k < 1:
             raise ValueError(f"k must be more than 0. Received: k={k}")
         if likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood must be one of {list(LIKELIHOODS)}. Received: {likelihood!r}")
+            raise ValueError(
+                f"likelihood must be one of {list(LIKELIHOODS)}. Received: {likelihood!r}"
+            )
         if len(self.encoders) != len(self.decoders):
             raise ValueError(
                 "a VAE needs as many encoders as decoders, one for each stochastic layer. "
@@ -379,7 +379,7 @@ class VAE(GenerativeModel):
         return {name: grid.numpy() for name, grid in grids.items()}
 
     def latent_grid(self, side: int) -> tf.Tensor:
-        """Images at the quantiles of a 2-D prior (Kingma and Welling, figure 4): [s, s, H, W, C]."""
+        """Images at the quantiles of a 2-D prior (the paper's figure 4): [side, side, H, W, C]."""
         quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
         points = tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1)
         images = self.decode(tf.reshape(points, [side * side, 2]))
@@ -400,6 +400,10 @@ class VAE(GenerativeModel):
     def log_prob(self, image: tf.Tensor, seed: int | tf.Tensor, k: int = 100) -> tf.Tensor:
         """A lower bound on log p(x), L_k: images [B, H, W, C] -> [B], in nats."""
         return bounds.iwae(self.importance_terms(image, k, _seed(seed))["log_weight"])
+
+
+def _as_list(networks: keras.Model | Sequence[keras.Model]) -> list[keras.Model]:
+    return [networks] if isinstance(networks, keras.Model) else list(networks)
 
 
 def _apply(network: keras.Model, inputs: tf.Tensor, training: bool) -> tf.Tensor:
@@ -428,18 +432,31 @@ def networks(
     outputs = 1 if hparams.likelihood == "bernoulli" else 2
     *rest, channels = image_shape
     seed = hparams.seed
-    encoders, decoders = [], []
+    encoders: list[keras.Model] = []
+    decoders: list[keras.Model] = []
     below: Sequence[int] = image_shape
     for layer, (latents, width) in enumerate(
         zip(hparams.latent_dims, hparams.hidden_units, strict=True)
     ):
         encoders.append(
-            mlp(below, (width, width), (2 * latents,), seed=seed + layer, name=f"encoder_{layer + 1}")
+            mlp(
+                below,
+                (width, width),
+                (2 * latents,),
+                seed=seed + layer,
+                name=f"encoder_{layer + 1}",
+            )
         )
         target = (*rest, outputs * channels) if layer == 0 else (2 * below[0],)
         decoders.insert(
             0,
-            mlp((latents,), (width, width), target, seed=seed + 100 + layer, name=f"decoder_{layer + 1}"),
+            mlp(
+                (latents,),
+                (width, width),
+                target,
+                seed=seed + 100 + layer,
+                name=f"decoder_{layer + 1}",
+            ),
         )
         below = (latents,)
     return encoders, decoders
@@ -464,5 +481,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> VAE:
         kl_weight=hparams.kl_weight,
         kl_warmup_steps=hparams.kl_warmup_steps,
     )
-    model.compile(optimizer(hparams, hparams.total_steps(data_spec.train_size)), **hparams.compile_options())
+    model.compile(
+        optimizer(hparams, hparams.total_steps(data_spec.train_size)), **hparams.compile_options()
+    )
     return model
