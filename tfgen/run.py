@@ -206,9 +206,11 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def append_jsonl(path: pathlib.Path, line: dict[str, Any]) -> None:
-    """Adds one line of JSON."""
-    with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    """Adds one line of JSON; a half-written last line, left by a kill, is dropped first."""
+    with writing(path), open(path, "a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write((json.dumps(line) + "\n").encode())
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -243,47 +243,51 @@ class GenerativeModel(keras.Model):
         strategy = self.distribute_strategy
         alone = strategy.num_replicas_in_sync == 1
         replica_step = tf.function(self._replica_train_step, jit_compile=self.jit_compile or None)
+        names: list[str] = []  # Of the logs, known once a step is traced.
 
-        def one_step(batch: Any) -> dict[str, tf.Tensor]:
+        def one_step(batch: Any) -> tf.Tensor:
             logs = strategy.run(replica_step, args=(batch, tf.identity(self.step)))
             self._update_averages()
             self.step.assign_add(1)
-            return {k: strategy.reduce("MEAN", v, axis=None) for k, v in logs.items()}
-
-        names: list[str] = []  # Of the logs, known once a step is traced.
+            names[:] = logs
+            return tf.stack([strategy.reduce("MEAN", v, axis=None) for v in logs.values()])
 
         @tf.function(reduce_retracing=True)
         def execute(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None])
             for row in tf.range(steps):
-                if alone:
-                    batch = iterator.get_next_as_optional()
-                    if not batch.has_value():
-                        break
-                    logs = one_step(batch.get_value())
-                else:  # TensorFlow cannot run several replicas inside a condition.
-                    logs = one_step(next(iterator))
-                names[:] = logs
-                rows = rows.write(row, tf.stack(list(logs.values())))
+                rows = rows.write(row, one_step(next(iterator)))
             return rows.stack()
 
+        @tf.function(reduce_retracing=True)
+        def execute_to_end(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
+            rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None])
+            for row in tf.range(steps):
+                batch = iterator.get_next_as_optional()
+                if not batch.has_value():
+                    break
+                rows = rows.write(row, one_step(batch.get_value()))
+            return rows.stack()
+
+        def as_logs(rows: tf.Tensor) -> list[dict[str, float]]:
+            return [dict(zip(names, row, strict=True)) for row in rows.numpy().tolist()]
+
         def run_steps(iterator: Iterator, steps: int) -> list[dict[str, float]]:
-            rows = execute(iterator, tf.constant(steps)).numpy().tolist()
-            return [dict(zip(names, row, strict=True)) for row in rows]
+            return as_logs(execute(iterator, tf.constant(steps)))
 
         def run_to_end(iterator: Iterator, steps: int) -> list[dict[str, float]]:
-            rows = []
+            if alone:
+                return as_logs(execute_to_end(iterator, tf.constant(steps)))
+            rows = []  # TensorFlow cannot run several replicas inside a condition.
             with suppress(StopIteration, tf.errors.OutOfRangeError):
                 for _ in range(steps):
                     rows += run_steps(iterator, 1)
             return rows
 
         def train_function(iterator: Iterator, steps: int | None = None) -> dict[str, float]:
-            if steps is not None:
-                rows = run_steps(iterator, steps)
-            else:  # The data may end within the execution, which only one replica can tell.
-                spe = self.steps_per_execution
-                rows = run_steps(iterator, spe) if alone else run_to_end(iterator, spe)
+            endless = steps is not None
+            steps = self.steps_per_execution if steps is None else steps
+            rows = run_steps(iterator, steps) if endless else run_to_end(iterator, steps)
             if not rows:
                 raise StopIteration
             for logs in rows:

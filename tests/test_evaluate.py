@@ -1,0 +1,94 @@
+"""The command: a table for people, a line of JSON for programs."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests import tiny_run
+from tfgen import evaluate, run
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> run.RunDir:
+    return tiny_run.make(tmp_path_factory.mktemp("run"), data="digits")
+
+
+def _evaluate(run_dir: run.RunDir, digits_dir: str, **flags: object) -> dict:
+    status = tiny_run.call(
+        evaluate.main, run_dir=run_dir.path, data_dir=digits_dir, **{"k": 20, **flags}
+    )
+    assert status == 0
+    return run.read_jsonl(run_dir.evaluations)[-1]
+
+
+def test_writes_and_prints_every_measure(
+    run_dir: run.RunDir, digits_dir: str, capsys: pytest.CaptureFixture
+) -> None:
+    line = _evaluate(run_dir, digits_dir)
+    printed = capsys.readouterr().out
+    assert set(line["measures"]) == {
+        "nll",
+        "nll_error_per_image",
+        "effective_samples",
+        "elbo",
+        "log_likelihood",
+        "kl",
+        "active_units_layer_1",
+        "reconstruction_error",
+    }
+    assert all(name in printed for name in line["measures"])
+    m = {name: v["value"] for name, v in line["measures"].items()}
+    assert m["nll"] < -m["elbo"]
+    assert m["elbo"] == pytest.approx(m["log_likelihood"] - m["kl"], abs=1e-4)
+    assert 0 <= m["reconstruction_error"] <= 1
+    assert "300 test images" in line["measures"]["nll"]["note"]
+
+
+def test_same_seed_same_numbers_and_limit(run_dir: run.RunDir, digits_dir: str) -> None:
+    first = _evaluate(run_dir, digits_dir, limit=50, seed=4)
+    again = _evaluate(run_dir, digits_dir, limit=50, seed=4)
+    other = _evaluate(run_dir, digits_dir, limit=50, seed=5)
+    assert first == again
+    assert first["measures"]["nll"] != other["measures"]["nll"]
+    assert "50 test images" in first["measures"]["nll"]["note"]
+
+
+def test_average_weights_are_the_ones_evaluated(run_dir: run.RunDir, digits_dir: str) -> None:
+    from tfgen.training import checkpoint
+
+    model = tiny_run.load(run_dir)
+    newest = run_dir.checkpoints / f"step-{checkpoint.all_steps(run_dir.checkpoints)[-1]:09d}.npz"
+    with np.load(newest, allow_pickle=False) as arrays:
+        averages = [arrays[n] for n in sorted(arrays.files) if n.startswith("average/")]
+    for variable, average in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), average)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"k": 0}, "--k must be more than 0. Received: --k=0"),
+        ({"limit": 0}, "--limit must be more than 0. Received: --limit=0"),
+        ({"split": "tests"}, "Did you mean: test?"),
+        ({"run_dir": "nowhere"}, "no run in --run_dir=nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(
+    run_dir: run.RunDir, flags: dict, message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert tiny_run.call(evaluate.main, **{"run_dir": run_dir.path, **flags}) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_jsonl_survives_a_half_written_line(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.jsonl"
+    run.append_jsonl(path, {"a": 1})
+    path.write_text(path.read_text() + '{"a": 2, "b"')
+    assert run.read_jsonl(path) == [{"a": 1}]
+    run.append_jsonl(path, {"a": 3})
+    assert json.loads(path.read_text().splitlines()[-1]) == {"a": 3}
+    assert run.read_jsonl(path) == [{"a": 1}, {"a": 3}]
