@@ -12,7 +12,7 @@ from tfgen import run
 from tfgen.errors import UserError
 
 if TYPE_CHECKING:
-    from tfgen.data import DataSpec
+    from tfgen.data import Data, DataSpec
     from tfgen.training.model import GenerativeModel
 
 RANGES = {  # Of `DataSpec.image_range`, in words.
@@ -36,6 +36,24 @@ def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
     except UserError as error:
         print(f"FATAL: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+
+
+def load_data(
+    hparams: hparams_lib.HParams, data_dir: str | None, on_bad_image: str
+) -> "Data":
+    """The data that the hyperparameters name, in the form that the system wants."""
+    from tfgen import data
+
+    return data.load(
+        hparams.data,
+        data_dir=data_dir,
+        image_range=hparams.image_range,
+        binarization=hparams.binarization,
+        image_size=hparams.image_size,
+        needs=hparams.needs,
+        on_bad_image=on_bad_image,
+        seed=hparams.seed,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

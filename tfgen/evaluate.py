@@ -44,19 +44,9 @@ def main(argv: Sequence[str]) -> int:
     run_dir = run.RunDir(options.run_dir)
     _, hp, _, model = commands.load_run(run_dir)
 
-    from tfgen import data as data_lib
     from tfgen.metrics.measure import Settings
 
-    data = data_lib.load(
-        hp.data,
-        data_dir=options.data_dir,
-        image_range=hp.image_range,
-        binarization=hp.binarization,
-        image_size=hp.image_size,
-        needs=hp.needs,
-        on_bad_image=options.on_bad_image,
-        seed=hp.seed,
-    )
+    data = commands.load_data(hp, options.data_dir, options.on_bad_image)
     settings = Settings(options.split, options.k, options.seed, options.limit, _progress)
     measures: dict[str, Any] = {}
     for name in model.evaluations:

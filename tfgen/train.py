@@ -62,22 +62,12 @@ def main(argv: Sequence[str]) -> int:
     import keras
     import tensorflow as tf
 
-    from tfgen import data as data_lib
     from tfgen.training import loop, strategies
 
     run_dir = run.RunDir(options.run_dir or _default_run_dir(argv, system))
     strategy = strategies.make(options.strategy)
     keras.config.set_dtype_policy(hp.precision)
-    data = data_lib.load(
-        hp.data,
-        data_dir=options.data_dir,
-        image_range=hp.image_range,
-        binarization=hp.binarization,
-        image_size=hp.image_size,
-        needs=hp.needs,
-        on_bad_image=options.on_bad_image,
-        seed=hp.seed,
-    )
+    data = commands.load_data(hp, options.data_dir, options.on_bad_image)
     data.steps_per_epoch(hp.batch_size)
     with strategy.scope():
         model = module.build(hp, data.spec)

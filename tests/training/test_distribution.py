@@ -1,5 +1,6 @@
 """Several replicas in one process, and several workers on this machine."""
 
+import functools
 import json
 import math
 import socket
@@ -23,8 +24,9 @@ HPARAMS = vae.HParams(
 )
 
 
+@functools.cache
 def replicas(count):
-    """A strategy of so many replicas."""
+    """The strategy of so many replicas: one for all tests, for two must not be mixed."""
     if count == 1:
         return strategies.make("none")
     strategy = strategies.make("mirrored", devices=count)
@@ -189,7 +191,8 @@ def test_a_run_goes_on_with_another_number_of_replicas(tmp_path, digits):
         two.compile(keras.optimizers.Adam(1e-2), **HPARAMS.compile_options())
         checkpoint.restore(run_dir.checkpoints, two)
     for a, b in zip(one.state_variables().values(), two.state_variables().values(), strict=True):
-        for replica in strategy.experimental_local_results(getattr(b, "value", b)):
+        live = b.value if isinstance(b, keras.Variable) else b
+        for replica in strategy.experimental_local_results(live):
             np.testing.assert_array_equal(np.array(a.numpy()), np.array(replica))
 
 
