@@ -228,6 +228,8 @@ def draw(
     with model.averaged_weights():
         grids = model.pictures(model.as_batch(batch), hparams.seed)
     for name, grid in grids.items():
+        if not grid.size:  # e.g. interpolations of a single validation image
+            continue
         image = pictures.tile(grid)
         pictures.save_png(run_dir.samples / f"{name}-{step:09d}.png", image)
         if writer:

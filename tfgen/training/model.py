@@ -6,9 +6,10 @@ losses over replicas and for float16, clipping, the moving average of the weight
 function of (seed, step, replica), and the compiled loop that both `fit` and `tfgen.train` run.
 """
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -269,6 +270,10 @@ class GenerativeModel(keras.Model):
                 rows = rows.write(row, one_step(batch.get_value()))
             return rows.stack()
 
+        @tf.function(reduce_retracing=True)
+        def execute_batch(batch: Any) -> tf.Tensor:
+            return one_step(batch)[tf.newaxis]
+
         def as_logs(rows: tf.Tensor) -> list[dict[str, float]]:
             return [dict(zip(names, row, strict=True)) for row in rows.numpy().tolist()]
 
@@ -278,11 +283,10 @@ class GenerativeModel(keras.Model):
         def run_to_end(iterator: Iterator, steps: int) -> list[dict[str, float]]:
             if alone:
                 return as_logs(execute_to_end(iterator, tf.constant(steps)))
-            rows = []  # TensorFlow cannot run several replicas inside a condition.
-            with suppress(StopIteration, tf.errors.OutOfRangeError):
-                for _ in range(steps):
-                    rows += run_steps(iterator, 1)
-            return rows
+            # TensorFlow cannot run several replicas inside a condition, and a step that finds no
+            # batch has moved the step counters before it fails.
+            portion = itertools.islice(iterator, steps)
+            return [logs for batch in portion for logs in as_logs(execute_batch(batch))]
 
         def train_function(iterator: Iterator, steps: int | None = None) -> dict[str, float]:
             endless = steps is not None
@@ -396,14 +400,16 @@ class GenerativeModel(keras.Model):
     # The state of a training, for checkpoints.
 
     def state_variables(self) -> dict[str, Any]:
-        """Every variable that decides the rest of a training, by a name that is unique."""
-        groups = {"model": self.variables, "average": self.averages}
-        groups.update({f"optimizer/{k}": v.variables for k, v in self.optimizers.items()})
+        """Every variable that decides the rest of a training, by a name that is unique.
+
+        Names hold positions and no automatic names of layers, which depend on what else the
+        process has built.
+        """
         named = {"step": self.step}
-        for group, variables in groups.items():
-            for index, variable in enumerate(variables):
-                path = getattr(variable, "path", variable.name)
-                named[f"{group}/{index:03d}/{path}"] = variable
+        named |= {f"model/{i:03d}/{v.name}": v for i, v in enumerate(self.variables)}
+        named |= {f"average/{i:03d}": v for i, v in enumerate(self.averages)}
+        for player, optimizer in self.optimizers.items():
+            named |= {f"optimizer/{player}/{i:03d}": v for i, v in enumerate(optimizer.variables)}
         return named
 
 

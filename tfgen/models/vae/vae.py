@@ -170,6 +170,7 @@ class VAE(GenerativeModel):
             "kl_weight": self.kl_weight,
             "kl_warmup_steps": self.kl_warmup_steps,
             "name": self.name,
+            "dtype": self.dtype_policy.name,
         }
 
     @classmethod
