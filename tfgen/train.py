@@ -43,6 +43,11 @@ class Options:
                 raise ValueError(
                     f"--{name} must be more than 0. Received: --{name}={getattr(self, name)}"
                 )
+        for name in ("validate_every_steps", "pictures_every_steps", "stop_at_step"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(
+                    f"--{name} must be 0 or more. Received: --{name}={getattr(self, name)}"
+                )
 
 
 def main(argv: Sequence[str]) -> int:

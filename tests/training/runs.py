@@ -50,7 +50,7 @@ def last_checkpoint(run_dir: pathlib.Path) -> dict[str, np.ndarray]:
     folder = run.RunDir(run_dir).checkpoints
     arrays, record = checkpoint._read(folder / f"step-{checkpoint.all_steps(folder)[-1]:09d}.npz")
     means = {f"means/{k}": np.array(json.dumps(v)) for k, v in record["means"].items()}
-    return {**{checkpoint._uncounted(k): v for k, v in arrays.items()}, **means}
+    return {**arrays, **means}
 
 
 def assert_same_run(a: pathlib.Path, b: pathlib.Path) -> None:

@@ -53,6 +53,15 @@ def test_round_trip(tmp_path, model):
     assert int(model.step.numpy()) == 3
 
 
+def test_names_do_not_depend_on_what_was_built_before(tmp_path, model):
+    saved = save(tmp_path, model)
+    later = Line()
+    later.compile(keras.optimizers.Adam(0.1), ema_decay=0.9)
+    assert set(saved) == set(state(later))
+    checkpoint.restore(tmp_path, later)
+    assert_state(later, saved)
+
+
 def test_weights_only_leaves_the_optimiser(tmp_path, model):
     saved = save(tmp_path, model, steps=3)
     model.run_steps(model.iterator, 2)
@@ -188,6 +197,6 @@ def test_of_another_shape(tmp_path, model):
     other = Line(inputs=4)
     other.compile(keras.optimizers.Adam(0.1), ema_decay=0.9)
     before = state(other)
-    with pytest.raises(UserError, match=r"another model: .*/kernel' has shape \(3, 1\) there and \(4"):
+    with pytest.raises(UserError, match=r"another model: .* has shape \(3, 1\) there and \(4"):
         checkpoint.restore(tmp_path, other)
     assert_state(other, before)

@@ -256,6 +256,110 @@ def test_validation_leaves_the_training_means(tmp_path):
     assert json.dumps(vars(model.means)) == before
 
 
+# Several workers: processes on this machine that reach each other over TCP.
+
+WORKER_FLAGS = (
+    "--system=vae.iwae",
+    "--data=digits",
+    "--k=5",
+    "--latent_dims=5",
+    "--hidden_units=32",
+    "--batch_size=20",
+    "--epochs=4",
+    "--ema_decay=0.9",
+    "--clip_norm=10",
+    "--steps_per_execution=5",
+    "--log_every_steps=10",
+    "--validate_every_steps=50",
+    "--checkpoint_every_steps=20",
+    "--strategy=multiworker",
+)
+
+
+def start_workers(arguments):
+    """Two processes; `arguments` is a function of the worker's number."""
+    sockets = [socket.socket() for _ in range(2)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]}
+    for each in sockets:
+        each.close()
+    return [
+        runs.start_script(
+            arguments(index),
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+            CUDA_VISIBLE_DEVICES="",
+        )
+        for index in range(2)
+    ]
+
+
+def finish(workers, seconds=300):
+    """The outputs of all workers, which must end well."""
+    outputs = []
+    try:
+        for worker in workers:
+            output, _ = worker.communicate(timeout=seconds)
+            outputs.append(output)
+            assert worker.returncode == 0, output
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory, digits_dir):
+    """The folder of an unbroken run by two workers, and the weights that each of them ended with."""
+    folder = tmp_path_factory.mktemp("workers")
+    script = str(runs.ROOT / "tests" / "training" / "worker.py")
+    flags = (*WORKER_FLAGS, f"--data_dir={digits_dir}", f"--run_dir={folder / 'run'}")
+    finish(start_workers(lambda index: [script, str(folder / f"weights-{index}.npz"), *flags]))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_workers_end_with_equal_weights(two_workers):
+    first, second = (dict(np.load(two_workers / f"weights-{i}.npz")) for i in range(2))
+    assert set(first) == set(second)
+    assert len(first) > 20
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+    saved = runs.last_checkpoint(two_workers / "run")
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, saved[name], err_msg=name)
+    steps = [line["step"] for line in run.read_jsonl(two_workers / "run" / "metrics.jsonl")]
+    assert steps == sorted([*range(10, 271, 10), 276, *range(50, 251, 50)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_worker(two_workers, tmp_path, digits_dir):
+    flags = (*WORKER_FLAGS, f"--data_dir={digits_dir}", f"--run_dir={tmp_path}")
+    workers = start_workers(lambda index: ["-m", "tfgen.train", *flags])
+    try:
+        end = time.monotonic() + 300
+        while runs.last_metrics_step(tmp_path) < 60:
+            assert all(worker.poll() is None for worker in workers)
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        workers[1].kill()
+        # Its peer cannot go on alone; it ends by itself within TensorFlow's time limit.
+        workers[0].wait(timeout=200)
+        assert workers[0].returncode != 0
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+    stopped = checkpoint.all_steps(tmp_path / "checkpoints")[-1]
+    assert 0 < stopped < 276
+    outputs = finish(start_workers(lambda index: ["-m", "tfgen.train", *flags]))
+    assert "step 276, " in outputs[0]
+    runs.assert_same_run(two_workers / "run", tmp_path)
+
+
 # What cannot be distributed.
 
 

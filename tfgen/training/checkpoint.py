@@ -111,14 +111,6 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, json.loads(arrays.pop(_RECORD).tobytes())
 
 
-def _uncounted(name: str) -> str:
-    """A name without the numbers that Keras counts through a process: dense_7 -> dense.
-
-    The name stays unique by its index, and a model restores whatever was built before it.
-    """
-    return re.sub(r"_\d+(?=[/_:]|$)", "", name)
-
-
 def _assign(
     path: pathlib.Path, arrays: dict[str, np.ndarray], model: GenerativeModel, weights_only: bool
 ) -> None:
@@ -126,8 +118,6 @@ def _assign(
     if weights_only:
         arrays = {k: v for k, v in arrays.items() if not k.startswith("optimizer/")}
         variables = {k: v for k, v in variables.items() if not k.startswith("optimizer/")}
-    arrays = {_uncounted(k): v for k, v in arrays.items()}
-    variables = {_uncounted(k): v for k, v in variables.items()}
     if set(arrays) != set(variables):
         odd = sorted(set(arrays) ^ set(variables))[0]
         where = "the checkpoint" if odd in arrays else "the model"

@@ -1,5 +1,6 @@
 """`tf.distribute` strategies by name."""
 
+import functools
 import os
 
 import tensorflow as tf
@@ -47,7 +48,17 @@ def make(name: str, devices: int | None = None) -> tf.distribute.Strategy:
             f"--strategy=mirrored with {devices} devices needs as many GPUs (or logical CPUs). "
             f"Found: {len(found)}"
         )
-    return tf.distribute.MirroredStrategy([d.name for d in found[:devices]])
+    return _mirrored(tuple(d.name for d in found[:devices]))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy a process for the same devices.
+
+    A second one would count its collectives from the same number as the first, and TensorFlow
+    would stop at two of different shapes.
+    """
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def logical_cpus(count: int) -> None:

@@ -1,0 +1,253 @@
+"""What every system answers; discovered, so that a new system needs no entry here.
+
+A system is tried with its first config whose data needs no files, made small by
+configs/common/smoke.cfg.
+"""
+
+import dataclasses
+import functools
+import importlib
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgen import commands, data, hparams, listing
+from tfgen.training import checkpoint, strategies
+from tfgen.training.model import GenerativeModel
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 6
+RANGES = {"unit": (0, 1), "binary": (0, 1), "symmetric": (-1, 1), "uint8": (0, 255)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """No options."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One system, ready to be tried."""
+
+    name: str
+    hparams: hparams.HParams
+    data: data.Data
+
+    def build(self, strategy=None):
+        strategy = strategy or tf.distribute.get_strategy()
+        with strategy.scope():
+            model = hparams.load_system(self.name).build(self.hparams, self.data.spec)
+            model.adapt(self.data.batches("train", 200, limit=200))
+        return model
+
+    def stream(self, start_step=0):
+        seed = self.hparams.seed
+        return iter(self.data.train(self.hparams.batch_size, seed=seed, start_step=start_step))
+
+    def batch(self, size=8):
+        return next(iter(self.data.batches("validation", size)))
+
+
+def configs_without_files(name):
+    """Parsed configs of a system whose data is made in code or comes along."""
+    found = []
+    for path in listing.configs_by_system(ROOT / "configs").get(name, []):
+        flagfiles = [f"--flagfile={path}", f"--flagfile={ROOT}/configs/common/smoke.cfg"]
+        hp = hparams.parse(["", *flagfiles], Nothing)[1]
+        if hp.data in data.names() and hp.data != "stacked_mnist":
+            found.append(hp)
+    return found
+
+
+@functools.cache
+def make_case(name, data_dir):
+    hp = configs_without_files(name)[0]
+    return Case(name, hp, commands.load_data(hp, data_dir, "skip"))
+
+
+@pytest.fixture(autouse=True)
+def _at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(params=hparams.systems())
+def case(request, digits_dir):
+    return make_case(request.param, digits_dir)
+
+
+trained: dict[str, tuple[GenerativeModel, list]] = {}
+
+
+@pytest.fixture
+def model(case):
+    """One model for each system, trained for some steps; tests leave it as it is."""
+    if case.name not in trained:
+        new = case.build()
+        before = [np.array(v.numpy()) for v in new.trainable_variables]
+        trained[case.name] = new, [before, new.run_steps(case.stream(), STEPS)]
+    return trained[case.name][0]
+
+
+def state(model):
+    return {name: np.array(v.numpy()) for name, v in model.state_variables().items()}
+
+
+def assert_equal(a, b):
+    """Two nests of arrays are equal to the bit."""
+    tf.nest.map_structure(
+        lambda x, y: np.testing.assert_array_equal(np.array(x), np.array(y)), a, b
+    )
+
+
+# Around the code.
+
+
+@pytest.mark.parametrize("name", hparams.systems())
+def test_has_a_config_without_files_and_a_test(name):
+    assert configs_without_files(name), f"{name} needs a config whose data needs no download"
+    family, system = name.split(".")
+    assert (ROOT / "tests" / "models" / family / f"test_{system}.py").is_file()
+
+
+@pytest.mark.parametrize("name", hparams.systems())
+def test_docstring_names_the_paper_and_the_differences(name):
+    doc = hparams.load_system(name).__doc__
+    assert "\nReference:" in doc
+    assert "\nDiffers from the paper:\n  * " in doc
+    assert listing.paper(name)
+
+
+@pytest.mark.parametrize("name", hparams.systems())
+def test_hparams_are_frozen_and_typed(name):
+    cls = hparams.load_system(name).HParams
+    assert issubclass(cls, hparams.HParams)
+    assert cls.__dataclass_params__.frozen
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cls().seed = 1
+    assert not {f.name for f in dataclasses.fields(cls)} - set(hparams.field_help(cls))
+
+
+# The contract.
+
+
+def test_build(case, model):
+    assert isinstance(model, GenerativeModel)
+    assert tuple(model.needs) == tuple(case.hparams.needs)
+    assert set(model.needs) <= set(case.data.spec.shapes)
+    assert model.evaluations
+    for name in model.evaluations:
+        module, function = name.split(".")
+        assert callable(getattr(importlib.import_module(f"tfgen.metrics.{module}"), function))
+
+
+def test_training_moves_every_variable_and_logs_finite_numbers(case, model):
+    before, rows = trained[case.name][1]
+    assert len(rows) == STEPS
+    assert rows[0]
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        assert np.isfinite(variable.numpy()).all(), variable.path
+        assert not np.array_equal(variable.numpy(), old), f"{variable.path} got no gradient"
+    assert int(model.step.numpy()) == STEPS
+
+
+def test_every_variable_has_one_optimiser(model):
+    owned = [v.path for variables in model.players().values() for v in variables]
+    assert sorted(owned) == sorted(v.path for v in model.trainable_variables)
+    assert set(model.optimizers) == set(model.players())
+
+
+def test_test_step_changes_nothing(case, model):
+    before = state(model)
+    logs = model.evaluate(case.data.batches("validation", 8, limit=20), verbose=0, return_dict=True)
+    assert logs
+    assert all(np.isfinite(value) for value in logs.values())
+    assert_equal(state(model), before)
+
+
+def test_sample(case, model):
+    images, again, other = (model.sample(5, seed).numpy() for seed in (0, 0, 1))
+    assert_equal(images, again)
+    assert not np.array_equal(images, other)
+    if "image" in model.needs:
+        low, high = RANGES[case.data.spec.image_range]
+        assert images.shape == (5, *case.data.spec.image_shape)
+        assert images.dtype == np.float32
+        assert images.min() >= low
+        assert images.max() <= high
+
+
+def test_pictures(case, model):
+    grids, again = (model.pictures(case.batch(), seed=3) for _ in range(2))
+    assert grids
+    assert_equal(grids, again)
+    for name, grid in grids.items():
+        assert isinstance(grid, np.ndarray), name
+        assert grid.ndim == 5, name
+        assert grid.shape[-1] in (1, 3), name
+        assert grid.min() >= 0, name
+        assert grid.max() <= 1, name
+
+
+def example(spec, size):
+    shape = [size if side is None else side for side in spec.shape]
+    return tf.cast(tf.fill(shape, 2), spec.dtype) if spec.dtype.is_integer else tf.zeros(shape)
+
+
+def test_signatures(model):
+    endpoints = model.signatures()
+    assert "sample" in endpoints
+    for name, (function, specs) in endpoints.items():
+        concrete = tf.function(function).get_concrete_function(**specs)
+        for size in (1, 3):
+            inputs = {key: example(spec, size) for key, spec in specs.items()}
+            for output in tf.nest.flatten(concrete(**inputs)):
+                assert np.isfinite(output.numpy()).all(), name
+
+
+def test_config_round_trip(model):
+    config = model.get_config()
+    twin = type(model).from_config(config)
+    assert twin.get_config() == config
+    assert [v.shape for v in twin.variables] == [v.shape for v in model.variables]
+
+
+def test_keras_file_round_trip(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    twin = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(twin) is type(model)
+    assert_equal(twin.sample(4, 7), model.sample(4, 7))
+    # JSON has no tuples.
+    assert json.dumps(twin.get_config()) == json.dumps(model.get_config())
+
+
+def test_restored_from_a_checkpoint_it_goes_on_alike(case, tmp_path):
+    first = case.build()
+    first.run_steps(case.stream(), 3)
+    checkpoint.save(tmp_path, first, {}, keep=1)
+    second = case.build()
+    checkpoint.restore(tmp_path, second)
+    assert_equal(state(second), state(first))
+    assert_equal(second.sample(4, 7), first.sample(4, 7))
+    rows = [m.run_steps(case.stream(start_step=3), 2) for m in (first, second)]
+    assert rows[0] == rows[1]
+    assert_equal(state(second), state(first))
+
+
+def test_two_replicas_train(case):
+    strategy = strategies.make("mirrored", devices=2)
+    model = case.build(strategy)
+    seed, size = case.hparams.seed, case.hparams.batch_size // 2
+    with strategy.scope():
+        stream = strategy.distribute_datasets_from_function(
+            lambda context: case.data.train(size, seed=seed, replicas=2)
+        )
+        rows = model.run_steps(iter(stream), 3)
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    for variable in model.variables:
+        first, second = strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(np.array(first), np.array(second), err_msg=variable.path)

@@ -1,0 +1,180 @@
+"""What a user can get wrong: one clear line, exit status not 0, no traceback."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training import runs
+from tfgen import commands, run, train
+from tfgen.training import checkpoint
+
+TINY = ("--system=vae.vae", "--latent_dims=2", "--hidden_units=4", "--epochs=0.3")
+
+
+@pytest.fixture
+def fails(tmp_path, digits_dir, capsys):
+    """Runs `tfgen.train`, which must end in one line that matches; returns the line."""
+
+    def check(match, *flags, status=1):
+        here = [f"--data_dir={digits_dir}"] if not any("--data_dir" in f for f in flags) else []
+        if not any("--run_dir" in f for f in flags):
+            here.append(f"--run_dir={tmp_path / 'run'}")
+        capsys.readouterr()
+        assert commands.execute(train.main, ["train", *here, *flags]) == status
+        error = capsys.readouterr().err
+        lines = [x for x in error.splitlines() if not x.startswith(("WARNING", "Generating", "I0"))]
+        line = lines[-1]
+        assert line.startswith("FATAL: ")
+        assert "Traceback" not in error
+        assert re.search(match, line), line
+        return line
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--system=vae.vea"], r"unknown system: --system=vae\.vea\. Did you mean: vae\.vae\?"),
+        (["--k=5"], "--system is missing"),
+        ([*TINY, "--latent_dim=3"], r"'latent_dim'\. Did you mean: latent_dims"),
+        ([*TINY, "--likelihood=bernouli"], r"Did you mean: bernoulli\?"),
+        ([*TINY, "--strategy=mirored"], r"Did you mean: mirrored\?"),
+        ([*TINY, "--strategy=tpu"], "--strategy=tpu found no TPU"),
+        ([*TINY, "--strategy=multiworker"], "TF_CONFIG"),
+        ([*TINY, "--k=0"], r"--k must be more than 0\. Received: --k=0"),
+        ([*TINY, "--batch_size=0"], "--batch_size must be more than 0"),
+        ([*TINY, "--epochs=0"], "--epochs must be more than 0"),
+        ([*TINY, "--batch_size=5000"], "batch of 5000 does not fit the 1397 training examples"),
+        ([*TINY, "--log_every_steps=0"], "--log_every_steps must be more than 0"),
+        ([*TINY, "--validate_every_steps=-1"], "--validate_every_steps must be 0 or more"),
+        ([*TINY, "--latent_dims=3,2"], "one number for each stochastic layer"),
+        (["--system=vae.iwae", "--analytic_kl"], "--analytic_kl has no meaning"),
+        ([*TINY, "--data=digit"], r"Unknown data set 'digit': did you mean 'digits'\?"),
+        ([*TINY, "--data=ring8"], r"'ring8' has no key 'image'.*data sets known to have.*digits"),
+        ([*TINY, "--data=folder:/none"], "/none"),
+        ([*TINY, "--data=mnist"], r"not prepared in .*tfds\.load\('mnist'.*--data=digits, which"),
+        ([*TINY, "--data=mnist", "--data_dir=/none"], "'/none' does not exist"),
+        ([*TINY, "--image_size=0"], "--image_size must be more than 0"),
+        (["--flagfile=configs/iwae_digit.cfg"], r"Did you mean: iwae_digits\.cfg\?"),
+        (["--flagfile=/none/iwae.cfg"], "There is no folder /none"),
+        ([*TINY, "--run_dir=/proc/run"], "cannot write /proc/run: "),
+        ([*TINY, "--run_dir=/dev/full/run"], "cannot write /dev/full/run.*: a file is in the way"),
+        ([*TINY, "stray"], "unexpected argument: 'stray'"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_one_line(fails, flags, match, monkeypatch, tmp_path):
+    monkeypatch.chdir(runs.ROOT)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    fails(match, *flags)
+    assert not (tmp_path / "run" / "checkpoints").exists()  # nothing was begun
+
+
+def test_a_flagfile_that_includes_itself(fails, tmp_path):
+    path = tmp_path / "circle.cfg"
+    path.write_text(f"--system=vae.vae\n--flagfile={path}\n")
+    fails(r"flagfile includes itself: .*circle\.cfg -> .*circle\.cfg", f"--flagfile={path}")
+
+
+def test_images_of_several_sizes(fails, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, side in enumerate([8, 9] * 30):
+        picture = np.full((side, side, 3), i, np.uint8)
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    fails("--image_size", *TINY, "--binarize=none", f"--data=folder:{folder}")
+
+
+def test_a_run_directory_of_other_flags(fails, tmp_path, digits_dir):
+    path = tmp_path / "run"
+    flags = (*TINY, f"--data_dir={digits_dir}")
+    assert runs.train_here(path, *flags, "--k=2") == 0
+    before = sorted(p.name for p in path.rglob("*"))
+    line = fails("belongs to a run with other flags", *flags, "--k=3", "--seed=1")
+    assert "--k=2 (there)" in line and "--k=3 (now)" in line
+    assert "--seed=0 (there)" in line and "--seed=1 (now)" in line
+    assert "--epochs" not in line
+    assert sorted(p.name for p in path.rglob("*")) == before
+
+
+def test_a_run_directory_in_use(fails, tmp_path):
+    run_dir = run.RunDir(tmp_path / "run")
+    flagfile = tmp_path / "flags.cfg"
+    flagfile.write_text("\n".join(TINY))
+    run_dir.path.mkdir()
+    with run_dir.lock():
+        fails("is in use by another process", f"--flagfile={flagfile}")
+
+
+def test_a_run_directory_that_is_a_file(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    fails("cannot write .*file.*: a file is in the way", *TINY, f"--run_dir={tmp_path}/file")
+    fails("cannot write .*: a file is in the way", *TINY, f"--run_dir={tmp_path}/file/run")
+
+
+def test_a_full_disk(fails, tmp_path, monkeypatch):
+    def half(file, **arrays):
+        file.write(b"PK")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", half)
+    fails("cannot write .*: no space left on the disk", *TINY)
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_all_checkpoints_damaged(fails, tmp_path, digits_dir):
+    assert runs.train_here(tmp_path / "run", *TINY, f"--data_dir={digits_dir}") == 0
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"PK")
+    fails("all 1 checkpoints in .* are damaged; remove them", *TINY)
+
+
+def test_a_loss_that_is_not_finite(fails, tmp_path):
+    # The first step is taken at the initial weights, so its loss is finite; the second is not.
+    flags = (*TINY, "--epochs=3", "--learning_rate=1e30", "--schedule=constant")
+    line = fails(r"became (nan|inf|-inf) at step \d+\. Last good checkpoint: none\.", *flags)
+    step = int(re.search(r"at step (\d+)", line)[1])
+    assert step == 2
+    assert re.search(r"FATAL: (loss|elbo|likelihood|kl) became", line)
+
+
+def test_the_last_good_checkpoint_is_named(fails, tmp_path):
+    # A warm-up so slow that the first steps are tiny, to a peak so high that it ends badly.
+    line = fails(
+        r"at step \d+\. Last good checkpoint: step \d+ in ",
+        *TINY,
+        "--epochs=3",
+        "--likelihood=gaussian",
+        "--learning_rate=1e30",
+        "--warmup_steps=1000000000000000",
+        "--checkpoint_every_steps=1",
+    )
+    bad, good = re.search(r"at step (\d+).*: step (\d+) in", line).groups()
+    assert int(good) == int(bad) - 1
+    assert checkpoint.all_steps(tmp_path / "run" / "checkpoints")[-1] == int(good)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--system=vae.iwea"], [*TINY, "--data=digits", "--run_dir=/dev/null/run"]]
+)
+def test_real_processes(flags, digits_dir):
+    process = subprocess.run(
+        [sys.executable, "-m", "tfgen.train", *flags, f"--data_dir={digits_dir}"],
+        cwd=runs.ROOT,
+        env={**os.environ, "PYTHONPATH": str(runs.ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("FATAL: ")
+    assert "Traceback" not in process.stderr
+    assert pathlib.Path("/dev/null/run").exists() is False
