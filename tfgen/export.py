@@ -115,7 +115,7 @@ def _endpoint(name: str, function: Callable, specs: Mapping[str, Any]) -> Any:
 
     endpoint.__name__ = name
     named = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in specs.items()}
-    return tf.function(endpoint).get_concrete_function(**named)
+    return tf.function(endpoint, autograph=False).get_concrete_function(**named)
 
 
 def snippet(folder: pathlib.Path, signatures: Mapping[str, Any]) -> str:

@@ -81,8 +81,9 @@ def main(argv: Sequence[str]) -> int:
         _print_summary(model, hp)
         return 0
     run_dir.create(hparams.to_flagfile(system, hp))
-    with run_dir.lock() if loop.is_chief() else contextlib.nullcontext():
-        if loop.is_chief():
+    chief = loop.is_chief(strategy)
+    with run_dir.lock() if chief else contextlib.nullcontext():
+        if chief:
             run.write_text(run_dir.data, data.spec.to_json())
             run.write_arrays(run_dir.batch, next(iter(data.batches("validation", 64, limit=64))))
         progress = _Progress(begun)
@@ -106,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         except loop.Interrupted as stop:
             print(f"{stop}; the same command resumes", file=sys.stderr)
             return 128 + stop.signum
-        if loop.is_chief():
+        if chief:
             with model.averaged_weights(), run.atomic_path(run_dir.keras) as path:
                 model.save(path)
     step = int(tf.cast(model.step, tf.int64))

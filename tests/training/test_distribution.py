@@ -342,7 +342,8 @@ def test_a_killed_worker(two_workers, tmp_path, digits_dir):
     try:
         end = time.monotonic() + 300
         while runs.last_metrics_step(tmp_path) < 60:
-            assert all(worker.poll() is None for worker in workers)
+            for worker in workers:
+                assert worker.poll() is None, worker.communicate()[0]
             assert time.monotonic() < end
             time.sleep(0.05)
         workers[1].kill()
@@ -352,7 +353,7 @@ def test_a_killed_worker(two_workers, tmp_path, digits_dir):
     finally:
         for worker in workers:
             worker.kill()
-            worker.communicate()
+            worker.wait()
     stopped = checkpoint.all_steps(tmp_path / "checkpoints")[-1]
     assert 0 < stopped < 276
     outputs = finish(start_workers(lambda index: ["-m", "tfgen.train", *flags]))

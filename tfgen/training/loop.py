@@ -86,7 +86,7 @@ def train(
     """
     total = hparams.total_steps(data.spec.train_size)
     last = total if stop_at_step is None else min(total, stop_at_step)
-    chief = is_chief()
+    chief = is_chief(model.distribute_strategy)
     record = checkpoint.restore(run_dir.checkpoints, model)
     if record is None:
         model.adapt(data.batches("train", 1000, seed=hparams.seed))
@@ -143,9 +143,9 @@ def train(
     return seconds + time.monotonic() - begun
 
 
-def is_chief() -> bool:
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes the run directory: with several workers only the first does."""
-    resolver = tf.distribute.get_strategy().cluster_resolver
+    resolver = strategy.cluster_resolver
     return resolver is None or resolver.task_type in (None, "chief") or (
         resolver.task_type == "worker" and resolver.task_id == 0
     )  # fmt: skip

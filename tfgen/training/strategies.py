@@ -21,19 +21,19 @@ def make(name: str, devices: int | None = None) -> tf.distribute.Strategy:
     Raises:
         UserError: if the machine lacks what the strategy needs.
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    if name == "auto":
-        several = "mirrored" if len(gpus) > 1 else "none"
-        name = "multiworker" if os.environ.get("TF_CONFIG") else several
-    if name == "none":
-        return tf.distribute.get_strategy()
-    if name == "multiworker":
+    if name == "multiworker" or (name == "auto" and os.environ.get("TF_CONFIG")):
+        # Before anything that lists devices: afterwards TensorFlow takes no cluster any more.
         if not os.environ.get("TF_CONFIG"):
             raise UserError(
                 "--strategy=multiworker needs the environment variable TF_CONFIG with the cluster "
                 "and this worker's task; it is not set"
             )
         return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "auto":
+        name = "mirrored" if len(gpus) > 1 else "none"
+    if name == "none":
+        return tf.distribute.get_strategy()
     if name == "tpu":
         try:
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
