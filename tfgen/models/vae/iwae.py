@@ -94,11 +94,13 @@ class IWAE(vae.VAE):
             return super().train_step(batch)
         image, kl_weight = batch["image"], self._kl_weight()
         with tf.GradientTape() as sampling:
-            latents = self.infer(image, self.k, self.noise_seed(), training=True)
+            latents, _ = self.infer(image, self.k, self.noise_seed(), training=True)
         leaves = [tf.stop_gradient(h) for h in latents]
         with tf.GradientTape() as weighing:
             weighing.watch(leaves)
-            terms = self.log_terms(image, leaves, training=True)
+            below = [image, *leaves[:-1]]
+            posteriors = [self.posterior(i, h, training=True) for i, h in enumerate(below)]
+            terms = self.log_terms(image, leaves, posteriors, training=True)
             log_weights = self._log_weights(terms, kl_weight)
             # Its gradient is that of L_k: bounds.iwae differentiates to the normalised weights.
             loss = -tf.reduce_mean(bounds.iwae(log_weights))

@@ -215,7 +215,7 @@ class VAE(GenerativeModel):
 
     def infer(
         self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False
-    ) -> list[tf.Tensor]:
+    ) -> tuple[list[tf.Tensor], list[tfd.Distribution]]:
         """Draws k samples of every latent layer from q(z|x).
 
         Args:
@@ -225,22 +225,29 @@ class VAE(GenerativeModel):
             training: whether the networks run in training mode (dropout, batch statistics).
 
         Returns:
-            Latents bottom first, [k, B, d] each.
+            Latents bottom first, [k, B, d] each, and the distributions that they are drawn from.
         """
         seeds = tf.random.split(seed, len(self.encoders))
-        latents = [self.posterior(0, image, training).sample(k, seed=seeds[0])]
+        posteriors = [self.posterior(0, image, training)]
+        latents = [posteriors[0].sample(k, seed=seeds[0])]
         for layer in range(1, len(self.encoders)):
-            latents.append(self.posterior(layer, latents[-1], training).sample(seed=seeds[layer]))
-        return latents
+            posteriors.append(self.posterior(layer, latents[-1], training))
+            latents.append(posteriors[-1].sample(seed=seeds[layer]))
+        return latents, posteriors
 
     def log_terms(
-        self, image: tf.Tensor, latents: Sequence[tf.Tensor], training: bool = False
+        self,
+        image: tf.Tensor,
+        latents: Sequence[tf.Tensor],
+        posteriors: Sequence[tfd.Distribution],
+        training: bool = False,
     ) -> dict[str, tf.Tensor]:
         """The log densities of a bound, in nats, [k, B] each.
 
         Args:
             image: [B, H, W, C].
             latents: bottom first, [k, B, d] each, as `infer` returns them.
+            posteriors: q of each layer given the one below, as `infer` returns them.
             training: as for `infer`.
 
         Returns:
@@ -248,8 +255,6 @@ class VAE(GenerativeModel):
             KL(q(h_L|h_{L-1}) || p(h_L)), [B] with one layer and [k, B] with more; "top_ratio":
             the sampled log p(h_L) - log q(h_L|h_{L-1}) that it replaces.
         """
-        below: list[tf.Tensor] = [image, *latents[:-1]]
-        posteriors = [self.posterior(i, b, training) for i, b in enumerate(below)]
         log_q = [q.log_prob(h) for q, h in zip(posteriors, latents, strict=True)]
         log_p = [
             self.conditional_prior(i, latents[i + 1], training).log_prob(latents[i])
@@ -271,7 +276,7 @@ class VAE(GenerativeModel):
             "log_weight": log p(x, z_m) - log q(z_m|x) = likelihood - kl; "likelihood":
             log p(x|z_m); "kl": log q(z_m|x) - log p(z_m).
         """
-        terms = self.log_terms(image, self.infer(image, k, seed))
+        terms = self.log_terms(image, *self.infer(image, k, seed))
         kl = terms["posterior"] - terms["prior"]
         return {
             "log_weight": terms["likelihood"] - kl,
@@ -281,8 +286,9 @@ class VAE(GenerativeModel):
 
     def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Means of each layer's q, given one sample of the layer below: [B, d] each."""
-        samples = [latent[0] for latent in self.infer(image, 1, seed)]
-        return [self.posterior(i, below).mean() for i, below in enumerate([image, *samples[:-1]])]
+        _, posteriors = self.infer(image, 1, seed)
+        above = [q.mean()[0] for q in posteriors[1:]]  # these carry the axis of the one sample
+        return [posteriors[0].mean(), *above]
 
     # Training.
 
@@ -297,8 +303,8 @@ class VAE(GenerativeModel):
         """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl"."""
         image = batch["image"]
         with tf.GradientTape() as tape:
-            latents = self.infer(image, self.k, self.noise_seed(), training=True)
-            terms = self.log_terms(image, latents, training=True)
+            latents, posteriors = self.infer(image, self.k, self.noise_seed(), training=True)
+            terms = self.log_terms(image, latents, posteriors, training=True)
             loss = -tf.reduce_mean(self.bound(terms, self._kl_weight()))
         self.minimize("model", loss, tape)
         return self._logs(loss, terms)
@@ -306,7 +312,7 @@ class VAE(GenerativeModel):
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The same logs at the full KL weight, by k fresh samples."""
         image = batch["image"]
-        terms = self.log_terms(image, self.infer(image, self.k, self.noise_seed()))
+        terms = self.log_terms(image, *self.infer(image, self.k, self.noise_seed()))
         return self._logs(-tf.reduce_mean(self.bound(terms, 1.0)), terms)
 
     def _kl_weight(self) -> tf.Tensor | float:
@@ -356,7 +362,8 @@ class VAE(GenerativeModel):
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
         """Means of p(x|z) for z ~ q(z|x): images [B, H, W, C] -> [B, H, W, C] in [0, 1]."""
-        return self.observation(self.infer(image, 1, _seed(seed))[0][0]).mean()
+        latents, _ = self.infer(image, 1, _seed(seed))
+        return self.observation(latents[0][0]).mean()
 
     def interpolate(self, start: tf.Tensor, end: tf.Tensor, steps: int) -> tf.Tensor:
         """Decodes lines between the codes of images: [B, H, W, C] twice -> [B, steps, H, W, C]."""
