@@ -332,7 +332,9 @@ def test_list(capsys, monkeypatch):
     assert (status, error) == (0, "")
     for name in hparams.systems():
         assert f"{name}\n" in text
-    assert "Y. Burda, R. Grosse, R. Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016" in text
+    assert (
+        "Y. Burda, R. Grosse, R. Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016" in text
+    )
     assert "needs    image" in text
     assert "configs/iwae_digits.cfg" in text
 
@@ -368,7 +370,9 @@ def test_dry_run(capsys, tmp_path, digits_dir):
     assert "--system=vae.vae\n" in text
     assert "--latent_dims=2\n" in text
     # Encoder 64-8-8-4 and decoder 2-8-8-64: 520 + 72 + 36 and 24 + 72 + 576.
-    parameters = (64 * 8 + 8) + (8 * 8 + 8) + (8 * 4 + 4) + (2 * 8 + 8) + (8 * 8 + 8) + (8 * 64 + 64)
+    parameters = (
+        (64 * 8 + 8) + (8 * 8 + 8) + (8 * 4 + 4) + (2 * 8 + 8) + (8 * 8 + 8) + (8 * 64 + 64)
+    )
     assert f"parameters: {parameters:,}, of which {parameters:,} are trained" in text
     assert f"model: {parameters:,} by adam" in text
 

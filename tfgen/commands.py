@@ -38,9 +38,7 @@ def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
         return 1
 
 
-def load_data(
-    hparams: hparams_lib.HParams, data_dir: str | None, on_bad_image: str
-) -> "Data":
+def load_data(hparams: hparams_lib.HParams, data_dir: str | None, on_bad_image: str) -> "Data":
     """The data that the hyperparameters name, in the form that the system wants."""
     from tfgen import data
 

@@ -144,13 +144,14 @@ def load_system(name: str) -> types.ModuleType:
     known = systems()
     if name not in known:
         raise UserError(
-            f"unknown system: --system={name}.{nearest(name, known)} All systems: {', '.join(known)}"
+            f"unknown system: --system={name}.{nearest(name, known)} "
+            f"All systems: {', '.join(known)}"
         )
     return importlib.import_module(f"tfgen.models.{name}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """" Did you mean: x?" for the nearest known name, or the empty string."""
+    """The words that suggest the nearest known name; the empty string if none is near."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean: {match[0]}?" if match else ""
 
@@ -199,7 +200,7 @@ def define(cls: type, values: flags.FlagValues, *, heading: str) -> None:
             continue
         flag: flags.Flag
         if hints[field.name] is bool:
-            flag = flags.BooleanFlag(field.name, field.default, helps[field.name])
+            flag = flags.BooleanFlag(field.name, bool(field.default), helps[field.name])
         else:
             parser = _parser(_without_none(hints[field.name]))
             default = None if field.default is None else to_text(field.default)
@@ -317,7 +318,9 @@ def check_flagfiles(argv: Sequence[str], including: tuple[str, ...] = ()) -> lis
             with open(path, encoding="utf-8") as file:
                 lines = file.readlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"flagfile cannot be read as text: --flagfile={path}: {error}") from error
+            raise UserError(
+                f"flagfile cannot be read as text: --flagfile={path}: {error}"
+            ) from error
         check_flagfiles(lines, (*including, os.path.realpath(path)))
     return found
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfgen import commands, hparams, run
+from tfgen.errors import UserError
 
 if TYPE_CHECKING:
     from tfgen.training.model import GenerativeModel
@@ -104,6 +105,11 @@ def main(argv: Sequence[str]) -> int:
                     stop_at_step=options.stop_at_step,
                     report=progress.report,
                 )
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+            raise UserError(
+                "another worker died or cannot be reached. Start all workers again, each by the "
+                "same command: the run goes on from its newest checkpoint"
+            ) from error
         except loop.Interrupted as stop:
             print(f"{stop}; the same command resumes", file=sys.stderr)
             return 128 + stop.signum

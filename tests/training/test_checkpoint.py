@@ -46,7 +46,7 @@ def names(folder):
 
 def test_round_trip(tmp_path, model):
     saved = save(tmp_path, model, steps=3)
-    assert set(saved) >= {"step"} and len(saved) == 1 + 2 + 2 + 6  # weights, averages, Adam
+    assert len(saved) == 1 + 2 + 2 + 6  # the step, weights, averages, Adam
     model.run_steps(model.iterator, 2)
     assert checkpoint.restore(tmp_path, model) == RECORD
     assert_state(model, saved)
@@ -163,12 +163,13 @@ def test_every_flipped_byte_is_found_or_harmless(tmp_path, model):
     data = path.read_bytes()
     for at in np.random.default_rng(0).integers(len(data), size=150):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        message = ""
         try:
             checkpoint.restore(tmp_path, model)
         except UserError as error:
-            assert "all 1 checkpoints" in str(error)
-            continue
-        assert_state(model, saved)  # e.g. a time stamp inside the archive
+            message = str(error)
+        assert message == "" or "all 1 checkpoints" in message
+        assert_state(model, saved)  # where it was not found, it was e.g. in a time stamp
 
 
 def test_all_damaged(tmp_path, model):

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import socket
 import time
 
@@ -81,7 +80,9 @@ def test_clipping_sees_the_gradient_of_the_global_batch():
     data = {"x": x, "y": np.array([100.0, -100.0], np.float32)}
     moved = []
     for count in (1, 2):
-        model = make(Line, replicas(count), optimizer=lambda: keras.optimizers.SGD(1.0), clip_norm=1.0)
+        model = make(
+            Line, replicas(count), optimizer=lambda: keras.optimizers.SGD(1.0), clip_norm=1.0
+        )
         before = values(model.trainable_variables)
         run_steps(model, replicas(count), data, 2, 1)
         after = values(model.trainable_variables)
@@ -173,8 +174,11 @@ def test_a_vae_with_its_noise_held_fixed(tmp_path, digits):
         )
         models.append(model)
         dirs.append(run_dir)
-    for a, b in zip(models[0].state_variables().items(), models[1].state_variables().items()):
-        np.testing.assert_allclose(a[1].numpy(), b[1].numpy(), rtol=1e-5, atol=1e-5, err_msg=a[0])
+    one, two = (m.state_variables() for m in models)
+    for name, variable in one.items():
+        np.testing.assert_allclose(
+            variable.numpy(), two[name].numpy(), rtol=1e-5, atol=1e-5, err_msg=name
+        )
     lines = [run.read_jsonl(d.metrics) for d in dirs]
     assert [line["step"] for line in lines[0]] == [3, 5, 6, 9, 10, 12]
     assert any("validation_loss" in line for line in lines[0])
@@ -311,7 +315,7 @@ def finish(workers, seconds=300):
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory, digits_dir):
-    """The folder of an unbroken run by two workers, and the weights that each of them ended with."""
+    """The folder of an unbroken run by two workers, with the weights that each ended with."""
     folder = tmp_path_factory.mktemp("workers")
     script = str(runs.ROOT / "tests" / "training" / "worker.py")
     flags = (*WORKER_FLAGS, f"--data_dir={digits_dir}", f"--run_dir={folder / 'run'}")
@@ -348,8 +352,9 @@ def test_a_killed_worker(two_workers, tmp_path, digits_dir):
             time.sleep(0.05)
         workers[1].kill()
         # Its peer cannot go on alone; it ends by itself within TensorFlow's time limit.
-        workers[0].wait(timeout=200)
-        assert workers[0].returncode != 0
+        output, _ = workers[0].communicate(timeout=200)
+        assert workers[0].returncode == 1
+        assert "FATAL: another worker died or cannot be reached. Start all workers again" in output
     finally:
         for worker in workers:
             worker.kill()
@@ -370,9 +375,7 @@ def test_a_batch_that_the_replicas_cannot_share(tmp_path, digits):
     with strategy.scope():
         model = vae.build(hparams, digits.spec)
         with pytest.raises(UserError, match=r"divide by the number of replicas, 2\. .*=61"):
-            loop.train(
-                model, digits, hparams, _run_dir(tmp_path), intervals=loop.Intervals(log=3)
-            )
+            loop.train(model, digits, hparams, _run_dir(tmp_path), intervals=loop.Intervals(log=3))
 
 
 def _run_dir(path):

@@ -1,5 +1,7 @@
 """The base model: players, noise, clipping, moving averages, `fit`, precision, jit."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -151,7 +153,9 @@ def test_clipping_to_a_global_norm(clip_norm):
     assert norm > 0.5
     scale = 1.0 if clip_norm is None else min(1.0, clip_norm / norm)
     run(model, data, 1)
-    for old, new, gradient in zip(before, values(model.trainable_variables), gradients, strict=True):
+    for old, new, gradient in zip(
+        before, values(model.trainable_variables), gradients, strict=True
+    ):
         np.testing.assert_allclose(new, old - scale * gradient, atol=1e-5)
 
 
@@ -176,10 +180,11 @@ def test_moving_averages_follow_their_formula():
         expected = [0.9 * e + 0.1 * v for e, v in zip(expected, live, strict=True)]
         for average, value in zip(model.averages, expected, strict=True):
             np.testing.assert_allclose(average.numpy(), value, rtol=1e-6, atol=1e-7)
-    with pytest.raises(RuntimeError, match="inside"), model.averaged_weights():
+    with model.averaged_weights():
         for variable, value in zip(model.trainable_variables, expected, strict=True):
             np.testing.assert_allclose(variable.numpy(), value, rtol=1e-6, atol=1e-7)
-        raise RuntimeError("inside")
+    with contextlib.suppress(RuntimeError), model.averaged_weights():
+        raise RuntimeError
     for variable, value in zip(model.trainable_variables, live, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
 

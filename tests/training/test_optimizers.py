@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from tfgen.training import optimizers, schedules, strategies
 
-
 STEPS = 50
 SHAPES = ((5, 3), (4,), ())
 TABLE = [
@@ -58,8 +57,9 @@ def test_equals_keras_adam(settings, kind):
     theirs = train(keras.optimizers.Adam, strategy, settings)
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
-        # 1 - 0.999 is 1.3e-5 too small in float32. The fused kernel has it both in the second moment
-        # and in its correction, where it cancels; Keras only in the correction. See the next test.
+        # 1 - 0.999 is 1.3e-5 too small in float32. The fused kernel has it both in the second
+        # moment and in its correction, where it cancels; Keras only in the correction. See the
+        # next test.
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
     assert max(np.abs(v - 1).max() for v in ours[:3]) > 0.02
 

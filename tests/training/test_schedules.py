@@ -66,7 +66,9 @@ def test_the_shortest_runs_have_a_step_size(schedule, total):
 
 
 def test_warmup_multiplies_another_schedule():
-    hparams = HParams(schedule="piecewise", schedule_drops=(0.5,), warmup_steps=4, learning_rate=1.0)
+    hparams = HParams(
+        schedule="piecewise", schedule_drops=(0.5,), warmup_steps=4, learning_rate=1.0
+    )
     schedule = schedules.learning_rate(hparams, 12)
     np.testing.assert_allclose(
         at(schedule, 0, 1, 2, 3, 4, 5, 6, 11), [0.25, 0.5, 0.75, 1, 1, 1, 0.1, 0.1], rtol=1e-6

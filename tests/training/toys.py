@@ -62,7 +62,9 @@ class Tug(GenerativeModel):
         logs = {}
         for player, sign in (("low", 1.0), ("high", -1.0)):
             with tf.GradientTape() as tape:
-                distance = self.low(batch["x"], training=True) - self.high(batch["x"], training=True)
+                distance = self.low(batch["x"], training=True) - self.high(
+                    batch["x"], training=True
+                )
                 logs[player] = sign * tf.reduce_mean(tf.cast(distance, tf.float32) ** 2)
             if player in self.moves:
                 self.minimize(player, logs[player], tape)

@@ -1,4 +1,4 @@
-"""One worker of a run as `tfgen.train` makes it, which leaves its own weights: worker.py OUT FLAGS."""
+"""One worker of a run as `tfgen.train` makes it, which leaves its weights: worker.py OUT FLAGS."""
 
 import sys
 

@@ -257,7 +257,7 @@ def _check_finite(logs: dict[str, float], step: int, run_dir: run.RunDir) -> Non
             )
 
 
-class _signals:  # noqa: N801
+class _signals:
     """Collects SIGINT and SIGTERM while it is entered; a second one acts as usual."""
 
     def __enter__(self) -> list[int]:

@@ -38,7 +38,10 @@ class GenerativeModel(keras.Model):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.step = tf.Variable(
-            0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+            0,
+            dtype=tf.int64,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         self.seed = 0
         self.optimizers: dict[str, keras.optimizers.Optimizer] = {}
@@ -47,6 +50,8 @@ class GenerativeModel(keras.Model):
         self._context = threading.local()
         self.means = RunningMeans()
         self.run_steps: Callable[[Iterator, int], list[dict[str, float]]]
+        self.train_function: Any = None
+        self.test_function: Any = None
 
     # What a system may override.
 
@@ -101,7 +106,9 @@ class GenerativeModel(keras.Model):
                     f"({type(layer).__name__}) is not built; give it a keras.Input or call build()"
                 )
         players = self.players()
-        given = dict(optimizers) if set(players) != {"model"} else {"model": optimizer, **optimizers}
+        given = (
+            dict(optimizers) if set(players) != {"model"} else {"model": optimizer, **optimizers}
+        )
         if set(given) != set(players):
             raise ValueError(
                 f"compile() of {self.name} takes one optimiser for each player {sorted(players)}. "
@@ -238,7 +245,7 @@ class GenerativeModel(keras.Model):
     # The loop in the graph, used by `fit`, `evaluate` and `tfgen.training.loop`.
 
     def make_train_function(self, force: bool = False) -> Callable:
-        """The function that `fit` calls: runs `steps_per_execution` steps, returns running means."""
+        """The function that `fit` calls: `steps_per_execution` steps, returns running means."""
         if self.train_function is not None and not force:
             return self.train_function
         strategy = self.distribute_strategy
@@ -334,7 +341,7 @@ class GenerativeModel(keras.Model):
     def _replica_test_step(
         self, batch: Any, index: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Logs summed over this replica's examples, of which there may be none, and their number."""
+        """Logs summed over this replica's examples, which may be none, and their number."""
         batch = self.as_batch(batch)
         with self._noise_of(_TEST, index):
             logs = self._scalars(self.test_step(batch))
@@ -374,7 +381,7 @@ class GenerativeModel(keras.Model):
     # Moving average of the weights.
 
     def _update_averages(self) -> None:
-        if not self.averages:
+        if self._ema_decay is None:
             return
         rate = 1.0 - self._ema_decay
         for average, variable in zip(self.averages, self.trainable_variables, strict=True):

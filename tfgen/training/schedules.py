@@ -81,7 +81,9 @@ class ConstantThenLinear(keras.optimizers.schedules.LearningRateSchedule):
 
 def constant_then_linear(peak: float, decay_from: float, total_steps: int) -> ConstantThenLinear:
     """`ConstantThenLinear` whose line starts at the part `decay_from` of the run."""
-    return ConstantThenLinear(peak, min(round(decay_from * total_steps), total_steps - 1), total_steps)
+    return ConstantThenLinear(
+        peak, min(round(decay_from * total_steps), total_steps - 1), total_steps
+    )
 
 
 @keras.saving.register_keras_serializable("tfgen")

@@ -1,4 +1,16 @@
-"""`tf.distribute` strategies by name."""
+"""`tf.distribute` strategies by name.
+
+What is guaranteed with several workers ("multiworker": one process each, the cluster and the task
+in `TF_CONFIG`):
+  * They share one run directory, on a file system that all of them see. The first worker alone
+    writes checkpoints, metrics and pictures; all read the newest checkpoint when they start.
+  * All end with the same weights. The same flags and workers give the same run again, stopped or
+    not; to the bit for two workers on CPUs.
+  * If one worker dies, the others cannot go on: TensorFlow tells them within a minute or so, and
+    they end with exit status 1. When all are started again, each by the same command, the run goes
+    on from its newest checkpoint. Starting only the dead one again is not enough.
+  * SIGTERM to one worker is like its death, but that the first worker leaves a checkpoint.
+"""
 
 import functools
 import os
