@@ -235,6 +235,9 @@ def page(results: list[dict[str, Any]]) -> str:
             cells = [row["name"], f"{row['epochs']:g}", f"{row['minutes']:g}", *values]
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", f"![{result['system']}](results/{result['system']}.png)"]
+    missing = sorted(set(hparams.systems()) - {result["system"] for result in results})
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
 
 

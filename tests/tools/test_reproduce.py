@@ -80,6 +80,7 @@ def test_page_shows_what_falls_short() -> None:
     assert page.count("**falls short**") == 1
     assert "| a | 1 | 2 | 3 | nats | holds |" in page
     assert "| r | 3 | 1.5 | 1 ± 0.5 |" in page
+    assert "Not measured yet: vae.iwae" in page
 
 
 def test_the_page_in_the_repository_is_the_one_from_its_files() -> None:
