@@ -7,6 +7,7 @@ configs/common/smoke.cfg.
 import dataclasses
 import functools
 import importlib
+import inspect
 import json
 import pathlib
 
@@ -211,6 +212,9 @@ def test_signatures(model):
 
 def test_config_round_trip(model):
     config = model.get_config()
+    named = inspect.signature(type(model).__init__).parameters.values()
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    assert {p.name for p in named if p.kind not in kinds} - {"self"} <= set(config)
     twin = type(model).from_config(config)
     assert twin.get_config() == config
     assert [v.shape for v in twin.variables] == [v.shape for v in model.variables]
