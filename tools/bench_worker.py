@@ -120,7 +120,7 @@ def tfgen(
         with strategy.scope():
             begun = time.perf_counter()
             for _ in range(steps // hp.steps_per_execution):
-                logs = model.train_function(iterator)
+                logs = model.run_steps(iterator, hp.steps_per_execution)[-1]
             seconds = time.perf_counter() - begun
         return {"seconds": seconds, "loss": float(logs["loss"])}
 

@@ -31,6 +31,8 @@ class GenerativeModel(keras.Model):
         step: int64 scalar `tf.Variable`, training steps done so far.
         optimizers: dict of player's name -> optimiser. Set by `compile`.
         means: running means of the logs since `reset_metrics`.
+        run_steps: function of an endless iterator and a number of steps; trains so many in the
+            graph and returns the logs of each. Set by `compile`.
     """
 
     needs: tuple[str, ...] = ("image",)
@@ -295,10 +297,8 @@ class GenerativeModel(keras.Model):
             portion = itertools.islice(iterator, steps)
             return [logs for batch in portion for logs in as_logs(execute_batch(batch))]
 
-        def train_function(iterator: Iterator, steps: int | None = None) -> dict[str, float]:
-            endless = steps is not None
-            steps = self.steps_per_execution if steps is None else steps
-            rows = run_steps(iterator, steps) if endless else run_to_end(iterator, steps)
+        def train_function(iterator: Iterator) -> dict[str, float]:
+            rows = run_to_end(iterator, self.steps_per_execution)
             if not rows:
                 raise StopIteration
             for logs in rows:

@@ -21,7 +21,7 @@ def _gradients(model: vae.VAE, images: np.ndarray, step: int = 0) -> list[np.nda
         model.compile(keras.optimizers.SGD(1.0))
     before = [v.numpy() for v in model.trainable_variables]
     model.step.assign(step)
-    model.train_function(iter(tf.data.Dataset.from_tensors({"image": images})), 1)
+    model.run_steps(iter(tf.data.Dataset.from_tensors({"image": images})), 1)
     found = [b - v.numpy() for b, v in zip(before, model.trainable_variables, strict=True)]
     for value, variable in zip(before, model.trainable_variables, strict=True):
         variable.assign(value)
