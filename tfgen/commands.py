@@ -55,6 +55,18 @@ def load_data(hparams: hparams_lib.HParams, data_dir: str | None, on_bad_image: 
 
 
 @dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Options of every command that works on a run that was trained."""
+
+    run_dir: str | None = None  # The directory of the run.
+    help: bool = False  # Print all flags, and stop.
+
+    def __post_init__(self) -> None:
+        if self.run_dir is None and not self.help:
+            raise ValueError("--run_dir is missing: name the directory of a run")
+
+
+@dataclasses.dataclass(frozen=True)
 class _NoOptions:
     """A run's flags.cfg holds hyperparameters only."""
 

@@ -14,25 +14,22 @@ from tfgen import commands, hparams, run
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(commands.RunOptions):
     """Options of the command."""
 
-    run_dir: str | None = None  # The run to evaluate.
     data_dir: str | None = None  # Where TFDS keeps data sets; default: TFDS's own.
     on_bad_image: Literal["skip", "fail"] = "skip"  # As for training.
     split: Literal["test", "validation", "train"] = "test"  # Part of the data to evaluate on.
     k: int = 5000  # Importance samples an image of the NLL.
     limit: int | None = None  # At most so many images; none takes all.
     seed: int = 0  # Source of the evaluation's noise.
-    help: bool = False  # Print all flags, and stop.
 
     def __post_init__(self) -> None:
         for name in ("k", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be more than 0. Received: --{name}={value}")
-        if self.run_dir is None and not self.help:
-            raise ValueError("--run_dir is missing: name the directory of a run")
+        super().__post_init__()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -33,17 +33,11 @@ _OUTPUTS = {  # The output's name by endpoint, where it is not the endpoint's ow
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(commands.RunOptions):
     """Options of the command."""
 
-    run_dir: str | None = None  # The run to export.
     # Where <n>/ and model.keras go; default: export/ of the run, and the run itself.
     out: str | None = None
-    help: bool = False  # Print all flags, and stop.
-
-    def __post_init__(self) -> None:
-        if self.run_dir is None and not self.help:
-            raise ValueError("--run_dir is missing: name the directory of a run")
 
 
 def main(argv: Sequence[str]) -> int:

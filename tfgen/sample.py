@@ -33,10 +33,9 @@ _MAX_TILES = 256  # A PNG of random samples shows at most so many.
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(commands.RunOptions):
     """Options of the command."""
 
-    run_dir: str | None = None  # The run to draw from.
     num: int = 64  # How many random samples.
     seed: int = 0  # Source of all noise; the same seed and num give the same samples.
     # Images for the pictures, instead of the run's batch.npz: a folder of image files, or an .npz
@@ -44,15 +43,13 @@ class Options:
     # the system was trained in. The first 64 count.
     images: str | None = None
     out: str | None = None  # Where the files go; default: samples/ of the run.
-    help: bool = False  # Print all flags, and stop.
 
     def __post_init__(self) -> None:
         if self.num < 1:
             raise ValueError(f"--num must be more than 0. Received: --num={self.num}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be from 0 to 2^31 - 1. Received: --seed={self.seed}")
-        if self.run_dir is None and not self.help:
-            raise ValueError("--run_dir is missing: name the directory of a run")
+        super().__post_init__()
 
 
 def main(argv: Sequence[str]) -> int:
