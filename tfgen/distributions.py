@@ -13,8 +13,7 @@ class Bernoulli(tfd.Bernoulli):
 
     log p(x) = x * l - softplus(l) with softplus(l) = max(l, 0) - log(sigmoid(|l|)), finite at any
     logit l and made of vectorised kernels only. Its gradient, x - sigmoid(l), is one expression;
-    autodiff would go through some ten temporaries of the size of the logits, most of an IWAE's
-    step at k = 50.
+    autodiff would go through many temporaries of the size of the logits.
     """
 
     def _log_prob(self, event: tf.Tensor) -> tf.Tensor:

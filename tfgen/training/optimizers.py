@@ -11,8 +11,8 @@ class Adam(keras.optimizers.Adam):
     """`keras.optimizers.Adam` that updates each variable by TensorFlow's fused kernel.
 
     The same arithmetic, theta -= lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + epsilon),
-    in one pass over the memory instead of ten: a third of a small VAE's step on a CPU. Falls back
-    to Keras' own update for AMSGrad and sparse gradients.
+    in one pass over the memory instead of one for each operation. Falls back to Keras' own update
+    for AMSGrad and sparse gradients.
 
     Reference: D. P. Kingma, J. Ba. Adam. ICLR 2015, section 2 (the efficient order).
     """
