@@ -66,3 +66,28 @@ def test_diagonal_gaussian_and_its_kl_are_analytic() -> None:
     expected = -0.5 * np.sum(1 + 2 * log_std - mean**2 - np.exp(2 * log_std))
     kl = tfp.distributions.kl_divergence(q, p)
     np.testing.assert_allclose(kl, [expected], rtol=1e-5)
+
+
+def test_diagonal_gaussian_equals_tfp() -> None:
+    q = distributions.diagonal_gaussian(tf.random.stateless_normal([3, 8], [1, 2]))
+    p = distributions.diagonal_gaussian(tf.random.stateless_normal([3, 8], [3, 4]))
+    theirs = [tfp.distributions.MultivariateNormalDiag(d.mean(), d.stddev()) for d in (q, p)]
+    draws = q.sample(5, seed=[0, 1])
+    assert draws.shape == (5, 3, 4)
+    np.testing.assert_allclose(q.log_prob(draws), theirs[0].log_prob(draws), rtol=1e-5)
+    kl, expected = (tfp.distributions.kl_divergence(*d) for d in ((q, p), theirs))
+    np.testing.assert_allclose(kl, expected, rtol=1e-5)
+
+
+def test_diagonal_gaussian_samples_have_its_moments_and_gradients() -> None:
+    outputs = tf.constant([0.5, -1.0, 0.2, -0.3])
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        draws = distributions.diagonal_gaussian(outputs).sample(100_000, seed=[5, 6])
+        first = tf.reduce_sum(draws[0])
+    np.testing.assert_allclose(np.mean(draws, axis=0), [0.5, -1.0], atol=0.02)  # 5 standard errors
+    np.testing.assert_allclose(np.std(draws, axis=0), np.exp([0.2, -0.3]), rtol=0.01)
+    deviation = draws[0] - outputs[:2]  # sigma * noise, its own derivative by log sigma
+    np.testing.assert_allclose(
+        tape.gradient(first, outputs), tf.concat([[1.0, 1.0], deviation], 0), rtol=1e-5
+    )
