@@ -44,6 +44,7 @@ class HParams:
     image_size: int | None = None  # Side in pixels that images are resized to; None keeps them.
     batch_size: int = 100  # Examples a step over all replicas (the global batch).
     epochs: float = 100.0  # Passes over the training split; may be a fraction.
+    steps: int | None = None  # Training steps; none: as many as the epochs make.
     seed: int = 0  # Everything random comes from it.
     learning_rate: float = 1e-3  # Peak step size of the optimiser.
     # Step size over the run: constant; stages (3^i epochs each, IWAE); linear decay; drops by 10.
@@ -62,8 +63,8 @@ class HParams:
 
     # Value checks by field name: (test, what would be right).
     POSITIVE: ClassVar[tuple[str, ...]] = (
-        "image_size", "batch_size", "epochs", "learning_rate", "schedule_stages", "clip_norm",
-        "steps_per_execution",
+        "image_size", "batch_size", "epochs", "steps", "learning_rate", "schedule_stages",
+        "clip_norm", "steps_per_execution",
     )  # fmt: skip
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("warmup_steps", "seed")
 
@@ -96,7 +97,10 @@ class HParams:
 
     def total_steps(self, train_size: int) -> int:
         """Training steps of the whole run, at least 1; an epoch drops its last short batch."""
-        return max(1, round(self.epochs * (train_size // self.batch_size)))
+        if self.steps is not None:
+            return self.steps
+        batches = self.epochs * (train_size // self.batch_size)
+        return max(1, round(batches / self.batches_per_step))
 
     def compile_options(self) -> dict[str, Any]:
         """Arguments of `GenerativeModel.compile` but for the optimisers."""
@@ -107,6 +111,11 @@ class HParams:
             "jit_compile": self.jit,
             "steps_per_execution": self.steps_per_execution,
         }
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches that a training step takes, its extra steps included."""
+        return 1
 
     @property
     def needs(self) -> tuple[str, ...]:

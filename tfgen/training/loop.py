@@ -123,7 +123,8 @@ def train(
                 rate_from = (step, time.monotonic())
                 model.means.reset()
                 if chief:
-                    epoch = step / data.steps_per_epoch(hparams.batch_size)
+                    batches = model.batches_before(step)
+                    epoch = batches / data.steps_per_epoch(hparams.batch_size)
                     run.append_jsonl(run_dir.metrics, {"step": step, "epoch": epoch, **logs})
                     _write_scalars(writer, step, logs, "train")
                     _write_scalars(writer, step, {"steps_per_second": rate}, "speed")
@@ -164,7 +165,7 @@ def _stream(model: GenerativeModel, data: Data, hparams: HParams, step: int) -> 
         return data.train(
             hparams.batch_size // replicas,
             seed=hparams.seed,
-            start_step=step,
+            start_step=model.batches_before(step),
             replicas=replicas // context.num_input_pipelines,
             worker=context.input_pipeline_id,
             workers=context.num_input_pipelines,

@@ -65,6 +65,29 @@ class GenerativeModel(keras.Model):
         """
         return {"model": self.trainable_variables}
 
+    def extra_steps(self, step: Any) -> Any:
+        """How many `extra_step`s come before train step `step`; default: none.
+
+        This is how a critic is trained more often than its generator. In `tfgen.train` every extra
+        step has a batch of its own; in `fit` they share the batch of the train step, with other
+        noise.
+
+        Args:
+            step: integers of any shape, counted from 0: a tensor or an array.
+
+        Returns:
+            An int, or integers that broadcast with `step`.
+        """
+        return 0
+
+    def extra_step(self, batch: dict[str, tf.Tensor]) -> None:
+        """What is done `extra_steps` times before a train step."""
+        raise NotImplementedError(f"{type(self).__name__} has extra steps and no extra_step")
+
+    def batches_before(self, step: int) -> int:
+        """Batches that the first `step` train steps take, extra steps included."""
+        return step + int(np.sum(np.broadcast_to(self.extra_steps(np.arange(step)), [step])))
+
     def adapt(self, batches: tf.data.Dataset) -> None:
         """Sets what depends on the data before step 0, e.g. biases; default: nothing.
 
@@ -175,7 +198,8 @@ class GenerativeModel(keras.Model):
     def noise_seed(self, salt: int = 0) -> tf.Tensor:
         """Seed for stateless draws, int32 [2]: a function of (seed, step, replica, salt).
 
-        In `test_step` the batch's position takes the place of the step.
+        In `test_step` the batch's position takes the place of the step, and in `extra_step` its
+        position among the extra steps is folded in as well.
 
         Args:
             salt: int below 1024, tells the draws of one step apart.
@@ -186,6 +210,9 @@ class GenerativeModel(keras.Model):
         index = getattr(self._context, "index", None)
         index = self.current_step if index is None else tf.cast(index, tf.int64)
         base = tf.stack([tf.constant(self.seed, tf.int64), index])
+        extra = getattr(self._context, "extra", None)
+        if extra is not None:
+            base = tf.random.experimental.stateless_fold_in(base, extra)
         key = (replica_id * 2 + phase) * 1024 + salt
         return tf.cast(tf.random.experimental.stateless_fold_in(base, key), tf.int32)
 
@@ -197,13 +224,16 @@ class GenerativeModel(keras.Model):
         return tf.cast(index if training else self.step, tf.int64)
 
     @contextmanager
-    def _noise_of(self, phase: int, index: tf.Tensor) -> Iterator[None]:
+    def _noise_of(
+        self, phase: int, index: tf.Tensor, extra: tf.Tensor | None = None
+    ) -> Iterator[None]:
         # Replicas are traced in threads that take turns, hence thread-local.
-        self._context.phase, self._context.index = phase, index
+        context = self._context
+        context.phase, context.index, context.extra = phase, index, extra
         try:
             yield
         finally:
-            self._context.phase, self._context.index = _TRAIN, None
+            context.phase, context.index, context.extra = _TRAIN, None, None
 
     def minimize(self, player: str, loss: tf.Tensor, tape: tf.GradientTape) -> None:
         """Moves one player's variables down the gradient of `loss`; no other variable moves.
@@ -252,11 +282,18 @@ class GenerativeModel(keras.Model):
             return self.train_function
         strategy = self.distribute_strategy
         alone = strategy.num_replicas_in_sync == 1
-        replica_step = tf.function(self._replica_train_step, jit_compile=self.jit_compile or None)
+        jit = self.jit_compile or None
+        replica_step = tf.function(self._replica_train_step, jit_compile=jit)
+        replica_extra_step = tf.function(self._replica_extra_step, jit_compile=jit)
         names: list[str] = []  # Of the logs, known once a step is traced.
 
-        def one_step(batch: Any) -> tf.Tensor:
-            logs = strategy.run(replica_step, args=(batch, tf.identity(self.step)))
+        def one_step(next_batch: Callable[[], Any]) -> tf.Tensor:
+            step = tf.identity(self.step)
+            extra_steps = self.extra_steps(step)
+            if not isinstance(extra_steps, int) or extra_steps > 0:
+                for extra in tf.range(tf.cast(extra_steps, tf.int64)):
+                    strategy.run(replica_extra_step, args=(next_batch(), step, extra))
+            logs = strategy.run(replica_step, args=(next_batch(), step))
             self._update_averages()
             self.step.assign_add(1)
             names[:] = logs
@@ -266,7 +303,7 @@ class GenerativeModel(keras.Model):
         def execute(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None])
             for row in tf.range(steps):
-                rows = rows.write(row, one_step(next(iterator)))
+                rows = rows.write(row, one_step(lambda: next(iterator)))
             return rows.stack()
 
         @tf.function(reduce_retracing=True)
@@ -276,12 +313,12 @@ class GenerativeModel(keras.Model):
                 batch = iterator.get_next_as_optional()
                 if not batch.has_value():
                     break
-                rows = rows.write(row, one_step(batch.get_value()))
+                rows = rows.write(row, one_step(batch.get_value))
             return rows.stack()
 
         @tf.function(reduce_retracing=True)
         def execute_batch(batch: Any) -> tf.Tensor:
-            return one_step(batch)[tf.newaxis]
+            return one_step(lambda: batch)[tf.newaxis]
 
         def as_logs(rows: tf.Tensor) -> list[dict[str, float]]:
             return [dict(zip(names, row, strict=True)) for row in rows.numpy().tolist()]
@@ -337,6 +374,10 @@ class GenerativeModel(keras.Model):
     def _replica_train_step(self, batch: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
         with self._noise_of(_TRAIN, step):
             return self._scalars(self.train_step(self.as_batch(batch)))
+
+    def _replica_extra_step(self, batch: Any, step: tf.Tensor, extra: tf.Tensor) -> None:
+        with self._noise_of(_TRAIN, step, extra):
+            self.extra_step(self.as_batch(batch))
 
     def _replica_test_step(
         self, batch: Any, index: tf.Tensor
