@@ -133,7 +133,7 @@ def test_trains_saves_and_restores_in_a_keras_model(tmp_path: pathlib.Path) -> N
     model = regressor()
     assert [len(vs) for vs in (model.trainable_variables, model.past.variables)] == [4, 5]
     history = model.fit(X, Y, batch_size=4, epochs=2, verbose=0).history
-    assert history["distance"][1] > history["distance"][0] >= 0
+    assert min(history["distance"]) > 0  # Of each epoch's second step.
     assert int(model.past.count.numpy()) == 5
     owned = {id(v) for v in model.variables}
     assert all(id(v) in owned for v in model.past.variables)
