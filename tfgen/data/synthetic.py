@@ -37,6 +37,11 @@ def deviation(name: str) -> float:
     return {"ring8": 0.02, "grid25": 0.05}[name]
 
 
+def scale(name: str) -> float:
+    """Standard deviation of the mixture in each direction; its mean is 0."""
+    return math.sqrt(float(np.mean(np.square(centres(name)))) + deviation(name) ** 2)
+
+
 def mixture(name: str) -> Source:
     """`ring8` or `grid25`: `point` float32 [B, 2] and `label`, its mode."""
     means, sigma = centres(name), deviation(name)

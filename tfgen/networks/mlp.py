@@ -12,10 +12,15 @@ def mlp(
     output_shape: Sequence[int],
     *,
     activation: str = "tanh",
+    output_activation: str | None = None,
+    output_bias: bool = True,
+    input_scale: float = 1.0,
+    output_scale: float = 1.0,
+    head: Sequence[keras.layers.Layer] = (),
     seed: int = 0,
     name: str = "mlp",
 ) -> keras.Sequential:
-    """Dense layers between two shapes; Glorot uniform weights, linear output.
+    """Dense layers between two shapes, "hidden_1", "hidden_2", ...; Glorot uniform weights.
 
     For example `mlp((28, 28, 1), (200, 200), (100,))` maps [B, 28, 28, 1] to [B, 100] and
     `mlp((50,), (200, 200), (28, 28, 1))` maps [B, 50] to [B, 28, 28, 1].
@@ -25,6 +30,11 @@ def mlp(
         units: width of each hidden layer.
         output_shape: shape of one output, without the batch.
         activation: of the hidden layers.
+        output_activation: of the output; None is linear.
+        output_bias: whether the output has a bias.
+        input_scale: factor of the inputs.
+        output_scale: factor of the outputs.
+        head: further layers between the last hidden layer and the output.
         seed: int, of the initial weights.
         name: name of the network.
     """
@@ -35,9 +45,25 @@ def mlp(
     layers = [keras.Input(tuple(input_shape))]
     if len(input_shape) > 1:
         layers.append(keras.layers.Flatten())
-    for width, kernel in zip(units, init, strict=False):
-        layers.append(keras.layers.Dense(width, activation, kernel_initializer=kernel))
-    layers.append(keras.layers.Dense(math.prod(output_shape), kernel_initializer=init[-1]))
+    if input_scale != 1.0:
+        layers.append(keras.layers.Rescaling(input_scale))
+    for index, width in enumerate(units):
+        layers.append(
+            keras.layers.Dense(
+                width, activation, kernel_initializer=init[index], name=f"hidden_{index + 1}"
+            )
+        )
+    layers += head
+    layers.append(
+        keras.layers.Dense(
+            math.prod(output_shape),
+            output_activation,
+            use_bias=output_bias,
+            kernel_initializer=init[-1],
+        )
+    )
+    if output_scale != 1.0:
+        layers.append(keras.layers.Rescaling(output_scale))
     if len(output_shape) > 1:
         layers.append(keras.layers.Reshape(tuple(output_shape)))
     return keras.Sequential(layers, name=name)

@@ -1,0 +1,538 @@
+"""Generative adversarial network: a generator learns to fool a discriminator that learns too.
+
+Losses, each minimised by its player (means over the batch; D(x) = sigmoid of the logit):
+
+    discriminator:                -E log D(x) - E log(1 - D(G(z)))
+    generator, minimax:            E log(1 - D(G(z)))
+    generator, non-saturating:    -E log D(G(z))
+
+The slots that every system of this family fills or leaves empty: networks, objective, penalty on
+D, how often D moves for each move of G, and the tricks of Salimans et al. 2016: features that G
+matches, historical averaging, one-sided label smoothing, minibatch discrimination.
+
+Reference: I. Goodfellow et al. Generative Adversarial Nets. NeurIPS 2014: eq. 1 (game), section 3
+(non-saturating loss), algorithm 1 (alternating updates).
+
+Differs from the paper:
+  * The networks are those of DCGAN (Radford et al. 2016) for images and ReLU MLPs for points, with
+    Adam, where the paper has maxout MLPs with dropout and momentum.
+  * Logits instead of probabilities, so that no logarithm is taken of a rounded 0.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen import hparams, plane
+from tfgen.data import DataSpec, synthetic
+from tfgen.layers.historical_average import HistoricalAverage
+from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
+from tfgen.losses import adversarial, penalties
+from tfgen.networks import dcgan
+from tfgen.networks.mlp import mlp
+from tfgen.training import optimizers, schedules
+from tfgen.training.model import GenerativeModel
+
+Objective = Literal[
+    "minimax", "non_saturating", "wasserstein", "least_squares", "least_squares_01", "hinge"
+]
+Optimizer = Literal["adam", "rmsprop"]
+Norm = Literal["batch", "layer", "none"]
+Penalty = Literal["none", "gradient_penalty", "r1"]
+Latents = Literal["normal", "uniform"]
+_MIX, _FOR_D, _FOR_G = 1, 2, 3  # Salts of a step's draws; other systems take 10 and up.
+
+
+@dataclasses.dataclass(frozen=True)
+class HParams(hparams.HParams):
+    """Flags of a GAN; the defaults of DCGAN."""
+
+    batch_size: int = 64  # Examples a step over all replicas (the global batch).
+    learning_rate: float = 2e-4  # Step size of the generator's Adam.
+    discriminator_learning_rate: float | None = None  # Of the discriminator's; none: the same.
+    optimizer: Optimizer = "adam"  # Of both players.
+    adam_beta1: float = 0.5  # Adam's beta1, of both.
+    adam_beta2: float = 0.999  # Adam's beta2, of both.
+    objective: Objective = "non_saturating"  # Pair of losses.
+    discriminator_steps: int = 1  # Updates of the discriminator for each of the generator.
+    networks: Literal["dcgan", "mlp"] = "dcgan"  # Convolutions for images, or dense layers.
+    filters: int = 64  # Channels of the convolutional networks' largest maps.
+    discriminator_filters: int | None = None  # The same of the discriminator; none: as --filters.
+    hidden_units: tuple[int, ...] = (128, 128)  # Widths of the dense networks.
+    # Points in the plane have unit standard deviation for the networks, whatever the data's is.
+    standardize: bool = False
+    norm: Norm = "batch"  # Normalisation in the convolutional generator.
+    discriminator_norm: Norm = "batch"  # And in the discriminator.
+    latent_dim: int = 100  # Dimensions of the latents.
+    latents: Latents = "normal"  # N(0, I), or uniform on [-1, 1].
+    penalty: Penalty = "none"  # Penalty on the discriminator.
+    penalty_weight: float = 10.0  # Weight of the penalty.
+    # Label of real examples in the discriminator's loss: 0.9 is one-sided label smoothing.
+    positive_label: float = 1.0
+    # Discriminator's layer whose mean activations the generator matches; none is off.
+    feature_matching_layer: str | None = None
+    feature_matching_weight: float = 1.0  # Weight of feature matching.
+    adversarial_weight: float = 1.0  # Weight of the objective in the generator's loss.
+    historical_average_weight: float = 0.0  # Weight of historical averaging, both players.
+    minibatch_kernels: int = 0  # Kernels of minibatch discrimination; 0 is off.
+    minibatch_kernel_dim: int = 5  # Dimensions of each of these kernels.
+
+    POSITIVE = (
+        "discriminator_learning_rate", "discriminator_steps", "filters", "discriminator_filters",
+        "hidden_units", "latent_dim", "minibatch_kernel_dim",
+    )  # fmt: skip
+    NOT_NEGATIVE = (
+        "penalty_weight", "feature_matching_weight", "adversarial_weight",
+        "historical_average_weight", "minibatch_kernels",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("positive_label", lambda v: 0.5 < v <= 1, "above 0.5 and at most 1")
+        if self.minibatch_kernels and self.batch_size < 2:
+            raise ValueError(
+                "minibatch discrimination compares the examples of a batch: --batch_size must be "
+                f"at least 2. Received: --batch_size={self.batch_size}"
+            )
+        if self.data in synthetic.MIXTURES and self.networks != "mlp":
+            raise ValueError(
+                f"--data={self.data} has points in the plane, which image networks cannot make: "
+                f"set --networks=mlp. Received: --networks={self.networks}"
+            )
+
+        if self.standardize and self.data not in synthetic.MIXTURES:
+            raise ValueError(
+                f"--standardize is for points in the plane, --data={' or '.join(synthetic.MIXTURES)}."
+                f" Received: --data={self.data}"
+            )
+
+    @property
+    def batches_per_step(self) -> int:
+        """One for each update of the discriminator."""
+        return self.discriminator_steps
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Points of the mixtures, else images."""
+        return ("point",) if self.data in synthetic.MIXTURES else ("image",)
+
+    @property
+    def image_range(self) -> str:
+        """[-1, 1], the range of tanh."""
+        return "symmetric"
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class GAN(GenerativeModel):
+    """A GAN from the caller's networks, with any objective, penalty and trick of this family.
+
+    For example on MNIST the generator maps latents [B, 100] to images [B, 28, 28, 1] in [-1, 1]
+    and the discriminator such images to logits [B, 1].
+
+    `fit` wants batches of real examples; in a train step the discriminator moves
+    `discriminator_steps` times and then the generator once.
+
+    Args:
+        generator: built Keras model from latents [B, d] to images or vectors.
+        discriminator: built Keras model from these to logits, [B, 1] or of patches [B, H, W, 1].
+        objective: a key of `losses.adversarial.OBJECTIVES`.
+        latents: "normal" for N(0, I) or "uniform" for [-1, 1].
+        discriminator_steps: its updates for each of the generator's.
+        penalty: "none", "gradient_penalty" or "r1".
+        penalty_weight: its weight in the discriminator's loss.
+        positive_label: label of real examples; below 1 it is one-sided label smoothing.
+        feature_matching_layer: name of the discriminator's layer whose mean activations the
+            generator matches, or None.
+        feature_matching_weight: weight of that term in the generator's loss.
+        adversarial_weight: weight of the objective in the generator's loss.
+        historical_average_weight: weight of both players' distance to their past mean.
+
+    Raises:
+        ValueError: if the networks do not fit together, or an argument is out of range.
+    """
+
+    evaluations: tuple[str, ...] = ("samples.fidelity",)
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        *,
+        objective: str = "non_saturating",
+        latents: str = "normal",
+        discriminator_steps: int = 1,
+        penalty: str = "none",
+        penalty_weight: float = 10.0,
+        positive_label: float = 1.0,
+        feature_matching_layer: str | None = None,
+        feature_matching_weight: float = 1.0,
+        adversarial_weight: float = 1.0,
+        historical_average_weight: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        made, judged = generator.output_shape[1:], discriminator.input_shape[1:]
+        if made != judged:
+            raise ValueError(
+                "the discriminator must take what the generator makes. "
+                f"Received: generator output {made}, discriminator input {judged}"
+            )
+        if discriminator_steps < 1:
+            raise ValueError(
+                f"discriminator_steps must be more than 0. Received: {discriminator_steps}"
+            )
+        for name, value, kind in (("penalty", penalty, Penalty), ("latents", latents, Latents)):
+            allowed = list(get_args(kind))
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}. Received: {value!r}")
+        self.generator, self.discriminator = generator, discriminator
+        self.objective, self.latents = objective, latents
+        self.discriminator_steps = discriminator_steps
+        self.penalty, self.penalty_weight = penalty, penalty_weight
+        self.positive_label = positive_label
+        self.feature_matching_layer = feature_matching_layer
+        self.feature_matching_weight = feature_matching_weight
+        self.adversarial_weight = adversarial_weight
+        self.historical_average_weight = historical_average_weight
+        self.losses_of = adversarial.objective(objective, positive_label)
+        self.needs = ("image",) if len(made) == 3 else ("point",)
+        self.latent_dim = generator.input_shape[-1]
+        self.event_shape = tuple(made)
+        self._body = _body(discriminator, feature_matching_layer)
+        self.past = {
+            player: HistoricalAverage(network.trainable_variables)
+            for player, network in (("generator", generator), ("discriminator", discriminator))
+            if historical_average_weight
+        }
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, networks included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "generator": serialize(self.generator),
+            "discriminator": serialize(self.discriminator),
+            "objective": self.objective,
+            "latents": self.latents,
+            "discriminator_steps": self.discriminator_steps,
+            "penalty": self.penalty,
+            "penalty_weight": self.penalty_weight,
+            "positive_label": self.positive_label,
+            "feature_matching_layer": self.feature_matching_layer,
+            "feature_matching_weight": self.feature_matching_weight,
+            "adversarial_weight": self.adversarial_weight,
+            "historical_average_weight": self.historical_average_weight,
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GAN":
+        """The model that `get_config` describes."""
+        networks = {
+            key: keras.saving.deserialize_keras_object(value)
+            for key, value in config.items()
+            if isinstance(value, dict) and "class_name" in value
+        }
+        return cls(**{**config, **networks})
+
+    def players(self) -> dict[str, list[keras.Variable]]:
+        """The generator and the discriminator."""
+        return {
+            "generator": self.generator.trainable_variables,
+            "discriminator": self.discriminator.trainable_variables,
+        }
+
+    # What a step is made of; systems of the family override these.
+
+    def draw_latents(self, num: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Latents float32 [num, d] for a seed int32 [2]."""
+        shape = [num, self.latent_dim]
+        if self.latents == "normal":
+            return tf.random.stateless_normal(shape, seed)
+        return tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
+
+    def generate(self, num: int | tf.Tensor, salt: int) -> tf.Tensor:
+        """Fakes [num, ...] of this step, with the generator in training mode."""
+        made = self.generator(self.draw_latents(num, self.noise_seed(salt)), training=True)
+        return tf.cast(made, tf.float32)
+
+    def judge(self, images: tf.Tensor, training: bool = True) -> tf.Tensor:
+        """Logits of real or fake examples, float32."""
+        return tf.cast(self.discriminator(images, training=training), tf.float32)
+
+    def discriminator_loss(
+        self, batch: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss that the discriminator minimises, a scalar, and what is logged."""
+        real = batch[self.needs[0]]
+        fake = tf.stop_gradient(self.generate(tf.shape(real)[0], _FOR_D))
+        on_real, on_fake = self.judge(real), self.judge(fake)
+        loss = tf.reduce_mean(self.losses_of.discriminator(on_real, on_fake))
+        logs = {
+            "discriminator_loss": loss,
+            "logit_real": tf.reduce_mean(on_real),
+            "logit_fake": tf.reduce_mean(on_fake),
+        }
+        if self.penalty != "none":
+            logs["penalty"] = tf.reduce_mean(self._penalty(real, fake))
+            loss = loss + self.penalty_weight * logs["penalty"]
+        return loss, logs
+
+    def _penalty(
+        self, real: tf.Tensor, fake: tf.Tensor, judge: Callable | None = None
+    ) -> tf.Tensor:
+        judge = judge or self.judge
+        if self.penalty == "r1":
+            return penalties.r1_penalty(judge, real)
+        mix = tf.random.stateless_uniform(tf.shape(real)[:1], self.noise_seed(_MIX))
+        return penalties.gradient_penalty(judge, real, fake, mix)
+
+    def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss that the generator minimises, a scalar, and what is logged."""
+        real = batch[self.needs[0]]
+        fake = self.generate(tf.shape(real)[0], _FOR_G)
+        if self.feature_matching_layer is None:
+            loss = tf.reduce_mean(self.losses_of.generator(self.judge(fake)))
+            return self.adversarial_weight * loss, {"generator_loss": loss}
+        features, logits = self._body(fake, training=True)
+        loss = tf.reduce_mean(self.losses_of.generator(tf.cast(logits, tf.float32)))
+        wanted, _ = self._body(real, training=True)
+        distance = feature_distance(wanted, features)
+        total = self.adversarial_weight * loss + self.feature_matching_weight * distance
+        return total, {"generator_loss": loss, "feature_distance": distance}
+
+    # Training.
+
+    def extra_steps(self, step: Any) -> Any:
+        """All updates of the discriminator but the last, which is in the train step."""
+        return self.discriminator_steps - 1
+
+    def extra_step(self, batch: dict[str, tf.Tensor]) -> None:
+        """One update of the discriminator."""
+        self.move("discriminator", self.discriminator_loss, batch)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The last update of the discriminator, then one of the generator; logs both losses."""
+        logs = self.move("discriminator", self.discriminator_loss, batch)
+        return {**logs, **self.move("generator", self.generator_loss, batch)}
+
+    def move(
+        self, player: str | tuple[str, ...], loss_of: Callable, batch: dict[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """One update of a player by `loss_of(batch) -> (loss, logs)`; returns the logs.
+
+        Several players each move their own variables down the same loss.
+        """
+        players = (player,) if isinstance(player, str) else player
+        remembering = [name for name in players if name in self.past]
+        with tf.GradientTape(persistent=len(players) > 1) as tape:
+            loss, logs = loss_of(batch)
+            for name in remembering:
+                distance = self.past[name].penalty()
+                loss += self.historical_average_weight * distance
+                logs[f"{name}_past_distance"] = distance
+        for name in players:
+            self.minimize(name, loss, tape)
+        for name in remembering:
+            self.past[name].update()
+        return logs
+
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Both losses of the objective, networks in inference mode."""
+        real = batch[self.needs[0]]
+        seed = self.noise_seed(_FOR_D)
+        fake = self.generator(self.draw_latents(tf.shape(real)[0], seed), training=False)
+        on_real, on_fake = self.judge(real, training=False), self.judge(fake, training=False)
+        return {
+            "discriminator_loss": tf.reduce_mean(self.losses_of.discriminator(on_real, on_fake)),
+            "generator_loss": tf.reduce_mean(self.losses_of.generator(on_fake)),
+            "logit_real": tf.reduce_mean(on_real),
+            "logit_fake": tf.reduce_mean(on_fake),
+        }
+
+    # Using a trained model.
+
+    def sample(self, num: int | tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
+        """Draws `num` images in [-1, 1], or points.
+
+        Args:
+            num: how many.
+            seed: int or int32 scalar; the same seed gives the same samples.
+
+        Returns:
+            float32 [num, H, W, C], or [num, 2].
+        """
+        return self.decode(self.draw_latents(num, tf.stack([tf.cast(seed, tf.int32), 0])))
+
+    def decode(self, latent: tf.Tensor) -> tf.Tensor:
+        """Latents [B, d] -> images [B, H, W, C] in [-1, 1], or points [B, 2]."""
+        return tf.cast(self.generator(latent, training=False), tf.float32)
+
+    def score(self, image: tf.Tensor) -> tf.Tensor:
+        """Logits of the discriminator, the higher the more real: [B, ...] -> [B]."""
+        logits = self.judge(image, training=False)
+        return tf.reduce_mean(tf.reshape(logits, [tf.shape(logits)[0], -1]), axis=1)
+
+    def interpolate(self, rows: int, steps: int, seed: int) -> tf.Tensor:
+        """Images on lines between pairs of latents: [rows, steps, H, W, C]."""
+        first, last = tf.split(self.draw_latents(2 * rows, tf.constant([seed, 1])), 2)
+        at = tf.reshape(tf.linspace(0.0, 1.0, steps), [1, steps, 1])
+        line = first[:, tf.newaxis] * (1 - at) + last[:, tf.newaxis] * at
+        images = self.decode(tf.reshape(line, [-1, self.latent_dim]))
+        return tf.reshape(images, [rows, steps, *self.event_shape])
+
+    def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
+        """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one example."""
+        if self.needs == ("point",):
+            samples = self.sample(1000, seed).numpy()
+            scatter = plane.draw(samples, batch["point"].numpy(), lambda x: self.score(x).numpy())
+            return {"samples": scatter[None, None]}
+        grids = {
+            "samples": tf.reshape(self.sample(64, seed), [8, 8, *self.event_shape]),
+            "interpolations": self.interpolate(8, 10, seed),
+        }
+        return {name: np.clip((g.numpy() + 1.0) / 2.0, 0.0, 1.0) for name, g in grids.items()}
+
+    def signatures(self) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
+        """Endpoints of the exported model: name -> (function of tensors, specs by argument)."""
+        scalar = tf.TensorSpec([], tf.int32)
+        return {
+            "sample": (self.sample, {"num": scalar, "seed": scalar}),
+            "decode": (self.decode, {"latent": tf.TensorSpec([None, self.latent_dim])}),
+            "score": (self.score, {"image": tf.TensorSpec([None, *self.event_shape])}),
+        }
+
+
+def feature_distance(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+    """||E f(x) - E f(G(z))||^2 of activations [B, ...] (Salimans et al. 2016, section 3.1)."""
+    difference = tf.reduce_mean(tf.cast(real, tf.float32), 0) - tf.reduce_mean(
+        tf.cast(fake, tf.float32), 0
+    )
+    return tf.reduce_sum(tf.square(difference))
+
+
+def _body(discriminator: keras.Model, layer: str | None) -> Callable | None:
+    """The discriminator with two outputs, a layer's activations and the logits."""
+    if layer is None:
+        return None
+    names = [found.name for found in discriminator.layers]
+    if layer not in names:
+        raise ValueError(
+            f"feature_matching_layer must be one of the discriminator's layers {names}. "
+            f"Received: {layer!r}"
+        )
+    outputs = [discriminator.get_layer(layer).output, *discriminator.outputs]
+    # In a partial, so that Keras does not track, count and save the shared layers twice.
+    return functools.partial(keras.Model(discriminator.inputs, outputs))
+
+
+def networks(event_shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, keras.Model]:
+    """Generator and discriminator for images [H, W, C] or points [2], as the flags ask."""
+    head = []
+    if hparams.minibatch_kernels:
+        head.append(
+            MinibatchDiscrimination(hparams.minibatch_kernels, hparams.minibatch_kernel_dim)
+        )
+    logit_bias = hparams.objective != "wasserstein"  # it cancels there
+    if hparams.networks == "mlp":
+        scale = synthetic.scale(hparams.data) if hparams.standardize else 1.0
+        return (
+            mlp(
+                (hparams.latent_dim,),
+                hparams.hidden_units,
+                event_shape,
+                activation="relu",
+                output_activation="tanh" if len(event_shape) == 3 else None,
+                output_scale=scale,
+                seed=hparams.seed,
+                name="generator",
+            ),
+            mlp(
+                event_shape,
+                hparams.hidden_units,
+                (1,),
+                activation="relu" if len(event_shape) == 1 else "leaky_relu",
+                output_bias=logit_bias,
+                input_scale=1.0 / scale,
+                head=head,
+                seed=hparams.seed + 500,
+                name="discriminator",
+            ),
+        )
+    norms: dict[str, Any] = {
+        "batch": dcgan.batch_norm,
+        "layer": keras.layers.LayerNormalization,
+        "none": None,
+    }
+    return (
+        dcgan.generator(
+            hparams.latent_dim,
+            event_shape,
+            filters=hparams.filters,
+            norm=norms[hparams.norm],
+            seed=hparams.seed,
+        ),
+        dcgan.discriminator(
+            event_shape,
+            filters=hparams.discriminator_filters or hparams.filters,
+            norm=norms[hparams.discriminator_norm],
+            head=head,
+            logit_bias=logit_bias,
+            seed=hparams.seed,
+        ),
+    )
+
+
+def slots(hparams: HParams) -> dict[str, Any]:
+    """Arguments of `GAN` but the networks."""
+    names = (
+        "objective", "latents", "discriminator_steps", "penalty", "penalty_weight",
+        "positive_label", "feature_matching_layer", "feature_matching_weight",
+        "adversarial_weight", "historical_average_weight",
+    )  # fmt: skip
+    return {name: getattr(hparams, name) for name in names}
+
+
+def compile(model: GAN, hparams: HParams, train_size: int) -> GAN:
+    """Gives each player its optimiser with the run's step size schedule.
+
+    A player whose name starts with "discriminator" has the discriminator's step size.
+    """
+    total_steps = hparams.total_steps(train_size)
+    made = {}
+    for player in model.players():
+        rate, updates = hparams.learning_rate, 1
+        if player.startswith("discriminator"):
+            rate = hparams.discriminator_learning_rate or rate
+            updates = hparams.discriminator_steps
+        own = dataclasses.replace(hparams, learning_rate=rate)
+        made[player] = _optimizer(hparams, schedules.learning_rate(own, total_steps * updates))
+    model.compile(**made, **hparams.compile_options())
+    return model
+
+
+def _optimizer(hparams: HParams, learning_rate: Any) -> keras.optimizers.Optimizer:
+    if hparams.optimizer == "rmsprop":
+        return keras.optimizers.RMSprop(learning_rate, rho=0.99, epsilon=1e-8)
+    return optimizers.Adam(
+        learning_rate, beta_1=hparams.adam_beta1, beta_2=hparams.adam_beta2, epsilon=1e-8
+    )
+
+
+def event_shape(hparams: HParams, data_spec: DataSpec) -> tuple[int, ...]:
+    """(height, width, channels) of images, or (2,) of points."""
+    if hparams.needs == ("point",):
+        return data_spec.shapes["point"]
+    return data_spec.image_shape
+
+
+def build(hparams: HParams, data_spec: DataSpec) -> GAN:
+    """The networks that the flags ask for, compiled and ready to train."""
+    model = GAN(*networks(event_shape(hparams, data_spec), hparams), **slots(hparams))
+    return compile(model, hparams, data_spec.train_size)
