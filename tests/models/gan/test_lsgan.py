@@ -1,6 +1,5 @@
-"""LSGAN: the paper's divergence on discrete distributions, labels, gradients far from the border."""
+"""LSGAN: the paper's divergence on discrete distributions, labels, gradients far out."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf

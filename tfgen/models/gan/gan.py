@@ -107,8 +107,8 @@ class HParams(hparams.HParams):
 
         if self.standardize and self.data not in synthetic.MIXTURES:
             raise ValueError(
-                f"--standardize is for points in the plane, --data={' or '.join(synthetic.MIXTURES)}."
-                f" Received: --data={self.data}"
+                "--standardize is for points in the plane, --data=ring8 or grid25. "
+                f"Received: --data={self.data}"
             )
 
     @property
