@@ -6,7 +6,7 @@ pooling, batch norm but at the generator's output and the discriminator's input,
 ReLU 0.2 in D, tanh output, weights N(0, 0.02).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
@@ -141,7 +141,7 @@ def _norm(norm: Norm | None) -> list[keras.layers.Layer]:
     return [norm()] if norm else []
 
 
-def _initializers(seed: int):
+def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
     while True:
         seed += 1
         yield keras.initializers.RandomNormal(stddev=0.02, seed=seed)

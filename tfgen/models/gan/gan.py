@@ -22,7 +22,7 @@ Differs from the paper:
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 import numpy as np
@@ -82,11 +82,11 @@ class HParams(hparams.HParams):
     minibatch_kernels: int = 0  # Kernels of minibatch discrimination; 0 is off.
     minibatch_kernel_dim: int = 5  # Dimensions of each of these kernels.
 
-    POSITIVE = (
+    POSITIVE: ClassVar[tuple[str, ...]] = (
         "discriminator_learning_rate", "discriminator_steps", "filters", "discriminator_filters",
         "hidden_units", "latent_dim", "minibatch_kernel_dim",
     )  # fmt: skip
-    NOT_NEGATIVE = (
+    NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
         "penalty_weight", "feature_matching_weight", "adversarial_weight",
         "historical_average_weight", "minibatch_kernels",
     )  # fmt: skip
@@ -203,7 +203,7 @@ class GAN(GenerativeModel):
         self.needs = ("image",) if len(made) == 3 else ("point",)
         self.latent_dim = generator.input_shape[-1]
         self.event_shape = tuple(made)
-        self._body = _body(discriminator, feature_matching_layer)
+        self._body: Any = _body(discriminator, feature_matching_layer)
         self.past = {
             player: HistoricalAverage(network.trainable_variables)
             for player, network in (("generator", generator), ("discriminator", discriminator))
