@@ -1,7 +1,7 @@
 """Multilayer perceptrons."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -17,10 +17,11 @@ def mlp(
     input_scale: float = 1.0,
     output_scale: float = 1.0,
     head: Sequence[keras.layers.Layer] = (),
+    initializer: Callable[..., keras.initializers.Initializer] = keras.initializers.GlorotUniform,
     seed: int = 0,
     name: str = "mlp",
 ) -> keras.Sequential:
-    """Dense layers between two shapes, "hidden_1", "hidden_2", ...; Glorot uniform weights.
+    """Dense layers between two shapes, "hidden_1", "hidden_2", ...; biases begin as 0.
 
     For example `mlp((28, 28, 1), (200, 200), (100,))` maps [B, 28, 28, 1] to [B, 100] and
     `mlp((50,), (200, 200), (28, 28, 1))` maps [B, 50] to [B, 28, 28, 1].
@@ -35,13 +36,11 @@ def mlp(
         input_scale: factor of the inputs.
         output_scale: factor of the outputs.
         head: further layers between the last hidden layer and the output.
+        initializer: makes the initialiser of a kernel from its `seed`.
         seed: int, of the initial weights.
         name: name of the network.
     """
-    init = [
-        keras.initializers.GlorotUniform(seed=seed * 1000 + layer)
-        for layer in range(len(units) + 1)
-    ]
+    init = [initializer(seed=seed * 1000 + layer) for layer in range(len(units) + 1)]
     layers = [keras.Input(tuple(input_shape))]
     if len(input_shape) > 1:
         layers.append(keras.layers.Flatten())

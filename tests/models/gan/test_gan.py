@@ -1,5 +1,7 @@
 """GAN: who moves when, on whose losses, from which noise; and its slots."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -159,3 +161,20 @@ def test_convolutional_networks_fit(side: int) -> None:
     assert model.generator.output_shape == (None, side, side, 1)
     smallest = model.discriminator.get_layer("features").input.shape
     assert 4 <= smallest[1] <= 7
+
+
+def test_with_virtual_batch_norm_a_sample_does_not_depend_on_its_batch() -> None:
+    hp = gan.HParams(filters=2, norm="virtual", reference_size=5, latents="uniform", seed=3)
+    model = gan.build(hp, spec(8))
+    first, second = tf.split(model.draw_latents(8, [0, 1]), 2)
+    for training in (True, False):
+        alone = model.generator(first, training=training)
+        together = model.generator(tf.concat([first, second], 0), training=training)[:4]
+        np.testing.assert_allclose(alone, together, atol=1e-6)
+    (reference,) = (w for w in model.generator.weights if w.name == "reference")
+    assert reference.shape == (5, 100)
+    assert np.abs(reference.numpy()).max() <= 1.0  # as the latents
+    other = gan.build(dataclasses.replace(hp, seed=4), spec(8)).generator
+    assert not np.array_equal(reference, next(w for w in other.weights if w.name == "reference"))
+    with pytest.raises(ValueError, match="--reference_size must be more than 0"):
+        gan.HParams(reference_size=0)

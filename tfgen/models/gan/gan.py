@@ -8,7 +8,8 @@ Losses, each minimised by its player (means over the batch; D(x) = sigmoid of th
 
 The slots that every system of this family fills or leaves empty: networks, objective, penalty on
 D, how often D moves for each move of G, and the tricks of Salimans et al. 2016: features that G
-matches, historical averaging, one-sided label smoothing, minibatch discrimination.
+matches, historical averaging, one-sided label smoothing, minibatch discrimination, virtual batch
+norm in G.
 
 Reference: I. Goodfellow et al. Generative Adversarial Nets. NeurIPS 2014: eq. 1 (game), section 3
 (non-saturating loss), algorithm 1 (alternating updates).
@@ -32,6 +33,7 @@ from tfgen import hparams, plane
 from tfgen.data import DataSpec, synthetic
 from tfgen.layers.historical_average import HistoricalAverage
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
+from tfgen.layers.virtual_batch_normalization import ReferenceBatch, VirtualBatchNormalization
 from tfgen.losses import adversarial, penalties
 from tfgen.networks import dcgan
 from tfgen.networks.mlp import mlp
@@ -43,9 +45,16 @@ Objective = Literal[
 ]
 Optimizer = Literal["adam", "rmsprop"]
 Norm = Literal["batch", "layer", "none"]
+GeneratorNorm = Literal["batch", "virtual", "layer", "none"]
+NORMS: dict[str, dcgan.Norm | None] = {
+    "batch": dcgan.batch_norm,
+    "layer": keras.layers.LayerNormalization,
+    "none": None,
+}
 Penalty = Literal["none", "gradient_penalty", "r1"]
 Latents = Literal["normal", "uniform"]
-_MIX, _FOR_D, _FOR_G = 1, 2, 3  # Salts of a step's draws; other systems take 10 and up.
+# Salts of a step's draws; other systems take 10 and up.
+_MIX, _FOR_D, FOR_G, _REFERENCE = 1, 2, 3, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +69,15 @@ class HParams(hparams.HParams):
     adam_beta2: float = 0.999  # Adam's beta2, of both.
     objective: Objective = "non_saturating"  # Pair of losses.
     discriminator_steps: int = 1  # Updates of the discriminator for each of the generator.
-    networks: Literal["dcgan", "mlp"] = "dcgan"  # Convolutions for images, or dense layers.
+    # Convolutions for images, dense layers, or a dense generator against convolutions.
+    networks: Literal["dcgan", "mlp", "mlp_generator"] = "dcgan"
     filters: int = 64  # Channels of the convolutional networks' largest maps.
     discriminator_filters: int | None = None  # The same of the discriminator; none: as --filters.
     hidden_units: tuple[int, ...] = (128, 128)  # Widths of the dense networks.
     # Points in the plane have unit standard deviation for the networks, whatever the data's is.
     standardize: bool = False
-    norm: Norm = "batch"  # Normalisation in the convolutional generator.
+    norm: GeneratorNorm = "batch"  # Normalisation in the convolutional generator.
+    reference_size: int = 64  # Latents in the reference batch of --norm=virtual.
     discriminator_norm: Norm = "batch"  # And in the discriminator.
     latent_dim: int = 100  # Dimensions of the latents.
     latents: Latents = "normal"  # N(0, I), or uniform on [-1, 1].
@@ -84,7 +95,7 @@ class HParams(hparams.HParams):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         "discriminator_learning_rate", "discriminator_steps", "filters", "discriminator_filters",
-        "hidden_units", "latent_dim", "minibatch_kernel_dim",
+        "hidden_units", "latent_dim", "minibatch_kernel_dim", "reference_size",
     )  # fmt: skip
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
         "penalty_weight", "feature_matching_weight", "adversarial_weight",
@@ -248,14 +259,15 @@ class GAN(GenerativeModel):
             "discriminator": self.discriminator.trainable_variables,
         }
 
+    def updates(self, player: str) -> int:
+        """How often a player moves in a train step with its extra steps, as a schedule counts."""
+        return self.discriminator_steps if player.startswith("discriminator") else 1
+
     # What a step is made of; systems of the family override these.
 
     def draw_latents(self, num: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Latents float32 [num, d] for a seed int32 [2]."""
-        shape = [num, self.latent_dim]
-        if self.latents == "normal":
-            return tf.random.stateless_normal(shape, seed)
-        return tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
+        return draw_latents(self.latents, num, self.latent_dim, seed)
 
     def generate(self, num: int | tf.Tensor, salt: int) -> tf.Tensor:
         """Fakes [num, ...] of this step, with the generator in training mode."""
@@ -296,7 +308,7 @@ class GAN(GenerativeModel):
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss that the generator minimises, a scalar, and what is logged."""
         real = batch[self.needs[0]]
-        fake = self.generate(tf.shape(real)[0], _FOR_G)
+        fake = self.generate(tf.shape(real)[0], FOR_G)
         if self.feature_matching_layer is None:
             loss = tf.reduce_mean(self.losses_of.generator(self.judge(fake)))
             return self.adversarial_weight * loss, {"generator_loss": loss}
@@ -409,6 +421,13 @@ class GAN(GenerativeModel):
         }
 
 
+def draw_latents(kind: str, num: int | tf.Tensor, dimensions: int, seed: tf.Tensor) -> tf.Tensor:
+    """Latents float32 [num, dimensions], "normal" or "uniform" on [-1, 1], for a seed int32 [2]."""
+    if kind == "normal":
+        return tf.random.stateless_normal([num, dimensions], seed)
+    return tf.random.stateless_uniform([num, dimensions], seed, -1.0, 1.0)
+
+
 def feature_distance(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
     """||E f(x) - E f(G(z))||^2 of activations [B, ...] (Salimans et al. 2016, section 3.1)."""
     difference = tf.reduce_mean(tf.cast(real, tf.float32), 0) - tf.reduce_mean(
@@ -432,61 +451,72 @@ def _body(discriminator: keras.Model, layer: str | None) -> Callable | None:
     return functools.partial(keras.Model(discriminator.inputs, outputs))
 
 
-def networks(event_shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, keras.Model]:
-    """Generator and discriminator for images [H, W, C] or points [2], as the flags ask."""
+def networks(
+    event_shape: tuple[int, ...], hparams: HParams, **dense: Any
+) -> tuple[keras.Model, keras.Model]:
+    """Generator and discriminator for images [H, W, C] or points [2], as the flags ask.
+
+    Args:
+        event_shape: (height, width, channels) or (2,).
+        hparams: the flags.
+        **dense: arguments of `mlp` for both dense networks, instead of the usual ones.
+    """
     head = []
     if hparams.minibatch_kernels:
         head.append(
             MinibatchDiscrimination(hparams.minibatch_kernels, hparams.minibatch_kernel_dim)
         )
     logit_bias = hparams.objective != "wasserstein"  # it cancels there
-    if hparams.networks == "mlp":
-        scale = synthetic.scale(hparams.data) if hparams.standardize else 1.0
-        return (
-            mlp(
-                (hparams.latent_dim,),
-                hparams.hidden_units,
-                event_shape,
-                activation="relu",
-                output_activation="tanh" if len(event_shape) == 3 else None,
-                output_scale=scale,
-                seed=hparams.seed,
-                name="generator",
-            ),
-            mlp(
-                event_shape,
-                hparams.hidden_units,
-                (1,),
-                activation="relu" if len(event_shape) == 1 else "leaky_relu",
-                output_bias=logit_bias,
-                input_scale=1.0 / scale,
-                head=head,
-                seed=hparams.seed + 500,
-                name="discriminator",
-            ),
+    scale = synthetic.scale(hparams.data) if hparams.standardize else 1.0
+    if hparams.networks == "dcgan":
+        generator = _convolutional_generator(event_shape, hparams)
+    else:
+        arguments: dict[str, Any] = {
+            "activation": "relu",
+            "output_activation": "tanh" if len(event_shape) == 3 else None,
+            "output_scale": scale,
+            "seed": hparams.seed,
+            "name": "generator",
+        }
+        generator = mlp(
+            (hparams.latent_dim,), hparams.hidden_units, event_shape, **{**arguments, **dense}
         )
-    norms: dict[str, Any] = {
-        "batch": dcgan.batch_norm,
-        "layer": keras.layers.LayerNormalization,
-        "none": None,
-    }
-    return (
-        dcgan.generator(
-            hparams.latent_dim,
-            event_shape,
-            filters=hparams.filters,
-            norm=norms[hparams.norm],
-            seed=hparams.seed,
-        ),
-        dcgan.discriminator(
-            event_shape,
-            filters=hparams.discriminator_filters or hparams.filters,
-            norm=norms[hparams.discriminator_norm],
-            head=head,
-            logit_bias=logit_bias,
-            seed=hparams.seed,
-        ),
+    if hparams.networks == "mlp":
+        arguments = {
+            "activation": "relu" if len(event_shape) == 1 else "leaky_relu",
+            "output_bias": logit_bias,
+            "input_scale": 1.0 / scale,
+            "head": head,
+            "seed": hparams.seed + 500,
+            "name": "discriminator",
+        }
+        return generator, mlp(event_shape, hparams.hidden_units, (1,), **{**arguments, **dense})
+    return generator, dcgan.discriminator(
+        event_shape,
+        filters=hparams.discriminator_filters or hparams.filters,
+        norm=NORMS[hparams.discriminator_norm],
+        head=head,
+        logit_bias=logit_bias,
+        seed=hparams.seed,
     )
+
+
+def _convolutional_generator(event_shape: tuple[int, ...], hparams: HParams) -> keras.Model:
+    make = functools.partial(
+        dcgan.generator,
+        hparams.latent_dim,
+        event_shape,
+        filters=hparams.filters,
+        seed=hparams.seed,
+    )
+    if hparams.norm != "virtual":
+        return make(norm=NORMS[hparams.norm])
+    size = hparams.reference_size
+    network = make(norm=lambda: VirtualBatchNormalization(size), name="virtual_generator")
+    seed = tf.constant([hparams.seed % 2**31, _REFERENCE])
+    reference = draw_latents(hparams.latents, size, hparams.latent_dim, seed)
+    layers = [keras.Input((hparams.latent_dim,)), ReferenceBatch(network, reference)]
+    return keras.Sequential(layers, name="generator")
 
 
 def slots(hparams: HParams) -> dict[str, Any]:
@@ -507,12 +537,12 @@ def compile(model: GAN, hparams: HParams, train_size: int) -> GAN:
     total_steps = hparams.total_steps(train_size)
     made = {}
     for player in model.players():
-        rate, updates = hparams.learning_rate, 1
+        rate = hparams.learning_rate
         if player.startswith("discriminator"):
             rate = hparams.discriminator_learning_rate or rate
-            updates = hparams.discriminator_steps
         own = dataclasses.replace(hparams, learning_rate=rate)
-        made[player] = _optimizer(hparams, schedules.learning_rate(own, total_steps * updates))
+        updates = total_steps * model.updates(player)
+        made[player] = _optimizer(hparams, schedules.learning_rate(own, updates))
     model.compile(**made, **hparams.compile_options())
     return model
 

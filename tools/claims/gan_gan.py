@@ -1,0 +1,159 @@
+"""What Goodfellow et al. 2014 and the lecture say of the GAN game, measured.
+
+Two toys in the plane and on the line, and digits and MNIST by both losses of the generator.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy import stats
+
+from tfgen.losses import adversarial
+from tfgen.models.gan import gan
+from tfgen.networks.mlp import mlp
+from tools.claims import _gallery
+from tools.reproduce import Claim, Outcome, Run
+
+SEEDS = (0, 1, 2)
+OBJECTIVES = ("non_saturating", "minimax")
+STEPS_OF_D = (1, 10, 100, 1000)  # of training against a frozen generator
+
+
+def runs(budget: str) -> list[Run]:
+    """Digits on three seeds and MNIST on one, by both losses."""
+    found = []
+    for objective in OBJECTIVES:
+        flag = f"--objective={objective}"
+        found += [
+            Run(f"{objective}_digits_seed{s}", "gan_digits.cfg", (flag, f"--seed={s}"), (), s)
+            for s in SEEDS
+        ]
+        found.append(Run(f"{objective}_mnist_seed0", "gan_mnist.cfg", (flag,)))
+    return found
+
+
+def check(outcomes: dict[str, Outcome]) -> list[Claim]:
+    """The claims, each from numbers."""
+    errors = [discriminator_error(seed) for seed in SEEDS]
+    found = [
+        Claim(
+            "D approaches p_r / (p_r + p_g) on two fixed densities: largest error",
+            "proposition 1",
+            "/".join(f"{e:.3f}" for e in errors),
+            "0.05",
+            "probability",
+            max(errors) < 0.05,
+        )
+    ]
+    norms = {o: [gradient_norms(o, seed) for seed in SEEDS] for o in OBJECTIVES}
+    falls = {o: [n[-1] / max(n) for n in norms[o]] for o in OBJECTIVES}
+    at = ", ".join(map(str, STEPS_OF_D))
+    found.append(
+        Claim(
+            f"G's gradient after {at} steps of D, disjoint supports: minimax vanishes, "
+            "non-saturating does not",
+            "section 3",
+            _norms(norms["minimax"][0]),
+            _norms(norms["non_saturating"][0]) + " non-saturating",
+            "norm",
+            max(falls["minimax"]) < 1e-2 and min(falls["non_saturating"]) > 0.1,
+        )
+    )
+    for data, seeds in (("digits", SEEDS), ("mnist", (0,))):
+        named = {o: [outcomes[f"{o}_{data}_seed{s}"] for s in seeds] for o in OBJECTIVES}
+        coverage = {o: [x.value("classes_covered") for x in named[o]] for o in OBJECTIVES}
+        fid = {o: [_fid(x) for x in named[o]] for o in OBJECTIVES}
+        found.append(
+            Claim(
+                f"{data}: both losses make all 10 classes; FID by the classifier's features",
+                "",
+                f"{_values(fid['non_saturating'])} non-saturating, "
+                f"{_values(fid['minimax'])} minimax; classes "
+                f"{_values(coverage['non_saturating'])}, {_values(coverage['minimax'])}",
+                "10",
+                "classes",
+                all(c == 10 for o in OBJECTIVES for c in coverage[o]),
+            )
+        )
+    return found
+
+
+def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
+    """Samples by both losses."""
+    names = [f"{o}_{data}_seed0" for data in ("digits", "mnist") for o in OBJECTIVES]
+    _gallery.samples([outcomes[name] for name in names], path)
+
+
+def discriminator_error(seed: int, steps: int = 4000, batch: int = 2048) -> float:
+    """max |D(x) - p_r / (p_r + p_g)| where p_r + p_g is over 1e-3 of its maximum.
+
+    p_r = N(-1, 1/2), p_g = an equal mixture of N(0, 1) and N(2, 1/2): D* is not monotone.
+    """
+    keras.utils.set_random_seed(seed)
+    discriminator = mlp((1,), (64, 64), (1,), activation="tanh", seed=seed)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, steps))
+    optimizer.build(discriminator.trainable_variables)
+    loss = adversarial.objective("non_saturating").discriminator
+
+    @tf.function
+    def step(number: tf.Tensor) -> None:
+        noise = tf.random.stateless_normal([2, batch, 1], tf.stack([seed, number]))
+        coin = tf.random.stateless_uniform([batch, 1], tf.stack([seed + 100, number])) < 0.5
+        real = -1.0 + 0.5 * noise[0]
+        fake = tf.where(coin, noise[1], 2.0 + 0.5 * noise[1])
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(
+                loss(discriminator(real, training=True), discriminator(fake, training=True))
+            )
+        variables = discriminator.trainable_variables
+        optimizer.apply(tape.gradient(value, variables), variables)
+
+    for number in tf.range(steps):
+        step(number)
+    x = np.linspace(-5, 6, 2001)
+    p_real = stats.norm(-1, 0.5).pdf(x)
+    p_fake = 0.5 * stats.norm(0, 1).pdf(x) + 0.5 * stats.norm(2, 0.5).pdf(x)
+    seen = p_real + p_fake > 1e-3 * (p_real + p_fake).max()
+    judged = tf.sigmoid(discriminator(x[:, None].astype(np.float32), training=False))[:, 0]
+    return float(np.abs(judged - p_real / (p_real + p_fake))[seen].max())
+
+
+def gradient_norms(objective: str, seed: int) -> list[float]:
+    """Norm of G's gradient after D has trained `STEPS_OF_D` steps against the frozen G.
+
+    Real points are N((2, 2), 0.1^2 I); the generator is as it was made, around the origin.
+    """
+    model = gan.GAN(
+        mlp((2,), (32,), (2,), activation="relu", output_scale=0.1, seed=seed, name="generator"),
+        mlp((2,), (64, 64), (1,), activation="relu", seed=seed + 50, name="discriminator"),
+        objective=objective,
+    )
+    adam = keras.optimizers.Adam
+    model.compile(generator=adam(1e-3), discriminator=adam(1e-3), seed=seed)
+    real = 2.0 + 0.1 * tf.random.stateless_normal([256, 2], [seed, 7])
+    batch = {"point": real}
+    train = tf.function(lambda: model.move("discriminator", model.discriminator_loss, batch))
+    norms = []
+    for number in range(1, max(STEPS_OF_D) + 1):
+        train()
+        if number in STEPS_OF_D:
+            with tf.GradientTape() as tape:
+                loss, _ = model.generator_loss(batch)
+            gradient = tape.gradient(loss, model.generator.trainable_variables)
+            norms.append(float(tf.linalg.global_norm(gradient)))
+    return norms
+
+
+def _norms(norms: list[float]) -> str:
+    return ", ".join(f"{n:.1e}" for n in norms)
+
+
+def _values(values: list[float]) -> str:
+    return "/".join(f"{v:.3g}" for v in values)
+
+
+def _fid(outcome: Outcome) -> float:
+    name = next(n for n in outcome.measures if n.startswith("fid_"))
+    return outcome.value(name)
