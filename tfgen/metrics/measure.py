@@ -14,7 +14,7 @@ class Measure:
 
     Attributes:
         value: the number.
-        error: its standard error, or None where it has none.
+        error: its standard error, or None where it has none; the note says if it is another one.
         unit: e.g. "nats".
         note: how it was measured, in a few words.
     """
@@ -32,6 +32,23 @@ class Measure:
         return cls(float(values.mean()), error, unit, note)
 
 
+FEATURES = ("classifier", "random", "savedmodel:PATH", "inception:PATH")
+
+
+def split_features(name: str) -> tuple[str, str]:
+    """The kind and the path, "" without one, of a name like those in `FEATURES`.
+
+    Raises:
+        ValueError: if there is no such kind, or a path is missing or too many.
+    """
+    kind, _, path = name.partition(":")
+    if f"{kind}{':PATH' if path else ''}" not in FEATURES:
+        raise ValueError(
+            f"--features must be one of {', '.join(FEATURES)}. Received: --features={name}"
+        )
+    return kind, path
+
+
 def _as_it_is(items: Iterable, label: str) -> Iterable:
     return items
 
@@ -46,6 +63,9 @@ class Settings:
         seed: int, source of all noise.
         limit: at most so many images; None takes all.
         progress: wraps an iterable to show its progress under a label.
+        num_samples: examples that a model generates, and real ones at most, in a comparison.
+        features: network whose features are compared: see `metrics.features`.
+        cache_dir: where classifiers are kept; None for $TFGEN_CACHE or ~/.cache/tfgen.
     """
 
     split: str = "test"
@@ -53,3 +73,6 @@ class Settings:
     seed: int = 0
     limit: int | None = None
     progress: Callable[[Any, str], Iterable] = _as_it_is
+    num_samples: int = 10_000
+    features: str = "classifier"
+    cache_dir: str | None = None
