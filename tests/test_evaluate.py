@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny_run
 from tfgen import evaluate, run
+from tfgen.models.vae import iwae
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,16 @@ def test_writes_and_prints_every_measure(
     assert m["elbo"] == pytest.approx(m["log_likelihood"] - m["kl"], abs=1e-4)
     assert 0 <= m["reconstruction_error"] <= 1
     assert "300 test images" in line["measures"]["nll"]["note"]
+    assert (line["num_samples"], line["features"]) == (10_000, "classifier")
+
+
+def test_samples_are_compared_as_the_options_say(
+    run_dir: run.RunDir, digits_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iwae.IWAE, "evaluations", ("samples.fid", "samples.ms_ssim"))
+    line = _evaluate(run_dir, digits_dir, num_samples=40, features="random")
+    assert set(line["measures"]) == {"fid_random", "ms_ssim", "ms_ssim_real"}
+    assert "40 generated, 40 test images" in line["measures"]["fid_random"]["note"]
 
 
 def test_same_seed_same_numbers_and_limit(run_dir: run.RunDir, digits_dir: str) -> None:
@@ -71,6 +82,8 @@ def test_average_weights_are_the_ones_evaluated(run_dir: run.RunDir, digits_dir:
     [
         ({"k": 0}, "--k must be more than 0. Received: --k=0"),
         ({"limit": 0}, "--limit must be more than 0. Received: --limit=0"),
+        ({"num_samples": 0}, "--num_samples must be more than 0. Received: --num_samples=0"),
+        ({"features": "vgg"}, "--features must be one of classifier, random, savedmodel:PATH"),
         ({"split": "tests"}, "Did you mean: test?"),
         ({"run_dir": "nowhere"}, "no run in --run_dir=nowhere"),
     ],

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from tfgen import commands, hparams, run
+from tfgen.metrics.measure import Settings, split_features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +24,17 @@ class Options(commands.RunOptions):
     k: int = 5000  # Importance samples an image of the NLL.
     limit: int | None = None  # At most so many images; none takes all.
     seed: int = 0  # Source of the evaluation's noise.
+    num_samples: int = 10_000  # Examples that the model generates to be compared with the data.
+    # Network whose features are compared: classifier, random, savedmodel:PATH or inception:PATH.
+    features: str = "classifier"
+    cache_dir: str | None = None  # Keeps classifiers; default: $TFGEN_CACHE or ~/.cache/tfgen.
 
     def __post_init__(self) -> None:
-        for name in ("k", "limit"):
+        for name in ("k", "limit", "num_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be more than 0. Received: --{name}={value}")
+        split_features(self.features)
         super().__post_init__()
 
 
@@ -41,10 +47,10 @@ def main(argv: Sequence[str]) -> int:
     run_dir = run.RunDir(options.run_dir)
     _, hp, _, model = commands.load_run(run_dir)
 
-    from tfgen.metrics.measure import Settings
-
     data = commands.load_data(hp, options.data_dir, options.on_bad_image)
-    settings = Settings(options.split, options.k, options.seed, options.limit, _progress)
+    shared = ("split", "k", "seed", "limit", "num_samples", "features", "cache_dir")
+    given = {name: getattr(options, name) for name in shared}
+    settings = Settings(**given, progress=_progress)
     measures: dict[str, Any] = {}
     for name in model.evaluations:
         module, function = name.split(".")
@@ -52,10 +58,7 @@ def main(argv: Sequence[str]) -> int:
         measures.update(evaluation(model, data, settings))
     line = {
         "step": int(model.step.numpy()),
-        "split": options.split,
-        "k": options.k,
-        "limit": options.limit,
-        "seed": options.seed,
+        **{name: value for name, value in given.items() if name != "cache_dir"},
         "measures": {name: dataclasses.asdict(m) for name, m in measures.items()},
     }
     run.append_jsonl(run_dir.evaluations, line)
