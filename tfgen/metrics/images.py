@@ -41,8 +41,7 @@ def counts(data: Data, settings: Settings) -> tuple[int, int]:
         UserError: if either is below 10.
     """
     size = getattr(data.spec, f"{settings.split}_size")
-    most = settings.num_samples if settings.limit is None else settings.limit
-    fake = min(settings.num_samples, most)
+    fake = min(settings.num_samples, settings.limit or settings.num_samples)
     real = min(size, fake)
     if min(real, fake) < 10:
         raise UserError(
