@@ -1,4 +1,4 @@
-"""The table of all systems that `--list` prints: paper, needs, configs."""
+"""Tables of all systems: what `--list` prints, and the README's."""
 
 import ast
 import dataclasses
@@ -44,14 +44,26 @@ def configs_by_system(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     return found
 
 
-def paper(system: str) -> str:
-    """Authors, title, place and year from "Reference:" in the system's docstring."""
+def markdown() -> str:
+    """All systems as a table in Markdown: name, idea, paper."""
+    lines = ["| system | idea | paper |", "| --- | --- | --- |"]
+    for name in hparams.systems():
+        idea = _docstring(name).partition("\n\n")[0].replace("\n", " ").rstrip(".")
+        lines.append(f"| `{name}` | {idea} | {paper(name)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _docstring(system: str) -> str:
     spec = importlib.util.find_spec(f"tfgen.models.{system}")
     if spec is None or spec.origin is None:
         return ""
     source = pathlib.Path(spec.origin).read_text(encoding="utf-8")
-    doc = ast.get_docstring(ast.parse(source)) or ""
-    _, _, after = doc.partition("Reference:")
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
+def paper(system: str) -> str:
+    """Authors, title, place and year from "Reference:" in the system's docstring."""
+    _, _, after = _docstring(system).partition("Reference:")
     paragraph = " ".join(after.split("\n\n")[0].split())
     whole = re.match(r".*?\b(19|20)\d\d\b", paragraph)
     return whole[0] if whole else paragraph

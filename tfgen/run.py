@@ -6,7 +6,8 @@ batch.npz           up to 64 validation examples, for pictures without the data
 checkpoints/        step-000001000.npz, ...: the whole state of the training
 metrics.jsonl       one line a logging interval, a function of the flags alone
 evaluations.jsonl   one line an evaluation
-samples/            pictures and arrays
+samples/            pictures and arrays; <name>.gif is a picture's change over the training
+curves.png          what metrics.jsonl holds, plotted
 events/             for TensorBoard
 model.keras         the model for Keras users
 export/<n>/         SavedModels
@@ -47,6 +48,7 @@ class RunDir:
         self.metrics = self.path / "metrics.jsonl"
         self.evaluations = self.path / "evaluations.jsonl"
         self.samples = self.path / "samples"
+        self.curves = self.path / "curves.png"
         self.events = self.path / "events"
         self.keras = self.path / "model.keras"
         self.exports = self.path / "export"

@@ -35,3 +35,27 @@ def test_png_round_trip(tmp_path: pathlib.Path, channels: int) -> None:
     read = np.asarray(Image.open(tmp_path / "x.png"))
     assert (read.reshape(image.shape) == image).all()
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_animation_has_all_frames_in_order(tmp_path) -> None:
+    for index, grey in enumerate((0, 120, 255)):
+        pictures.save_png(tmp_path / f"{index}.png", np.full((8, 8, 1), grey, np.uint8))
+    pictures.animate(sorted(tmp_path.glob("*.png")), tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 3
+        shades = []
+        for frame in range(3):
+            gif.seek(frame)
+            shades.append(gif.convert("L").getpixel((0, 0)))
+    assert shades == [0, 120, 255]
+
+
+def test_curves_have_a_panel_for_each_quantity(tmp_path) -> None:
+    pictures.curves([], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    rows = [{"step": s, "epoch": s / 2, "a": s, "b": 1.0, "validation_a": 2.0} for s in (1, 2)]
+    pictures.curves(rows, tmp_path / "two.png")
+    pictures.curves([{"step": 1, "a": 1.0}], tmp_path / "one.png")
+    with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "one.png") as one:
+        assert two.width == 2 * one.width
+        assert two.height == one.height

@@ -1,7 +1,9 @@
-"""Grids of images as PNG files."""
+"""Grids of images as PNG files, their change over a training, and curves of what was logged."""
 
 import io
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,5 +39,60 @@ def save_png(path: pathlib.Path, image: np.ndarray) -> None:
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
+    with run.atomic(path) as file:
+        file.write(buffer.getvalue())
+
+
+def animate(frames: Sequence[pathlib.Path], path: pathlib.Path, seconds: float = 8.0) -> None:
+    """Writes an animated GIF of PNG files of equal size, whole or not at all.
+
+    Args:
+        frames: at least one PNG file, in order.
+        path: of the GIF.
+        seconds: of one round; a frame stays for 0.1 s at least.
+    """
+    images = [Image.open(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    buffer = io.BytesIO()
+    duration = max(100, round(1000 * seconds / len(images)))  # milliseconds
+    images[0].save(
+        buffer, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0
+    )
+    with run.atomic(path) as file:
+        file.write(buffer.getvalue())
+
+
+def curves(rows: Iterable[Mapping[str, Any]], path: pathlib.Path) -> None:
+    """Plots every logged quantity over the steps, training and validation in one panel.
+
+    Args:
+        rows: lines of metrics.jsonl, {"step": n, "<name>": value, "validation_<name>": value}.
+        path: of the PNG; not written without any quantity.
+    """
+    import matplotlib.figure
+
+    series: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                kind = "validation" if name.startswith("validation_") else "train"
+                panel = series.setdefault(name.removeprefix("validation_"), {})
+                panel.setdefault(kind, []).append((row["step"], value))
+    if not series:
+        return
+    columns = min(3, len(series))
+    lines = -(-len(series) // columns)
+    figure = matplotlib.figure.Figure(figsize=(4 * columns, 2.8 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flat
+    for axis, (name, kinds) in zip(axes, series.items(), strict=False):
+        for kind, points in kinds.items():
+            axis.plot(*zip(*points, strict=True), label=kind)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        if len(kinds) > 1:
+            axis.legend(fontsize=8)
+    for axis in list(figure.axes)[len(series) :]:
+        axis.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
     with run.atomic(path) as file:
         file.write(buffer.getvalue())

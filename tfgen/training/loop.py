@@ -7,6 +7,7 @@ are a function of the step and a resumed run has the same ones.
 import dataclasses
 import functools
 import math
+import pathlib
 import signal
 import time
 import types
@@ -108,6 +109,7 @@ def train(
             state = {"seconds": spent, "means": vars(model.means)}
             checkpoint.save(run_dir.checkpoints, model, state, keep_checkpoints)
 
+    warned: set[str] = set()
     with _signals() as received:
         while step < last:
             end = intervals.end_of_execution(step, model.steps_per_execution, last)
@@ -122,6 +124,7 @@ def train(
                 rate = (step - rate_from[0]) / max(time.monotonic() - rate_from[1], 1e-9)
                 rate_from = (step, time.monotonic())
                 model.means.reset()
+                warned = _warn(model, logs, step, warned)
                 if chief:
                     batches = model.batches_before(step)
                     epoch = batches / data.steps_per_epoch(hparams.batch_size)
@@ -141,7 +144,32 @@ def train(
                 save()
             if interrupted:
                 raise Interrupted(received[0], step)
+    if chief:
+        _draw_training(run_dir)
     return seconds + time.monotonic() - begun
+
+
+def _warn(model: GenerativeModel, logs: dict[str, float], step: int, warned: set[str]) -> set[str]:
+    """Logs what the model finds wrong, once for as long as it lasts; returns what it is."""
+    found = model.diagnose(logs)
+    for name in found.keys() - warned:
+        logging.warning("step %d: %s: %s", step, name, found[name])
+    return set(found)
+
+
+def _draw_training(run_dir: run.RunDir) -> None:
+    """Curves of all that was logged, and a GIF of each picture that was drawn more than once."""
+    from tfgen.metrics import pictures
+
+    pictures.curves(run.read_jsonl(run_dir.metrics), run_dir.curves)
+    drawn: dict[str, list[pathlib.Path]] = {}
+    for path in sorted(run_dir.samples.glob("*-[0-9]*.png")):
+        name, _, step = path.stem.rpartition("-")
+        if step.isdecimal():  # and not those of `tfgen.sample`, "<name>-seed<n>"
+            drawn.setdefault(name, []).append(path)
+    for name, paths in drawn.items():
+        if len(paths) > 1:
+            pictures.animate(paths, run_dir.samples / f"{name}.gif")
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -95,6 +95,19 @@ class GenerativeModel(keras.Model):
             batches: the training split once, in fixed order.
         """
 
+    def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
+        """What is wrong with the training by the means of its logs; default: nothing.
+
+        Nothing is mended: each finding is logged as a warning.
+
+        Args:
+            logs: means of the train logs since the last look.
+
+        Returns:
+            Name of what was found, e.g. "mode collapse" -> the numbers that say so.
+        """
+        return {}
+
     # Compiling.
 
     def compile(

@@ -178,3 +178,22 @@ def test_with_virtual_batch_norm_a_sample_does_not_depend_on_its_batch() -> None
     assert not np.array_equal(reference, next(w for w in other.weights if w.name == "reference"))
     with pytest.raises(ValueError, match="--reference_size must be more than 0"):
         gan.HParams(reference_size=0)
+
+
+def test_a_won_game_and_a_collapse_are_named_with_their_numbers() -> None:
+    model = small()
+    healthy = {"discriminator_loss": 1.2, "logit_real": 0.1, "logit_fake": 0.0, "spread": 0.9}
+    assert model.diagnose(healthy) == {}
+    found = model.diagnose({**healthy, "discriminator_loss": 0.004, "spread": 0.02})
+    assert "discriminator_loss 0.004 is below 0.01" in found["the discriminator has won"]
+    assert "0.02 of the data's, below 0.1" in found["mode collapse"]
+    assert not small(objective="wasserstein").diagnose({**healthy, "discriminator_loss": -5.0})
+
+
+def test_spread_is_the_ratio_of_standard_deviations() -> None:
+    model, batch = small(), points(400)
+    _, logs = model.discriminator_loss(batch)
+    fake = model.generate(400, 2).numpy()
+    real = batch["point"].numpy()
+    expected = np.sqrt(fake.var(0).mean() / real.var(0).mean())
+    assert float(logs["spread"]) == pytest.approx(expected, rel=1e-4)

@@ -22,7 +22,7 @@ Differs from the paper:
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import keras
@@ -55,6 +55,11 @@ Penalty = Literal["none", "gradient_penalty", "r1"]
 Latents = Literal["normal", "uniform"]
 # Salts of a step's draws; other systems take 10 and up.
 _MIX, _FOR_D, FOR_G, _REFERENCE = 1, 2, 3, 4
+
+# When `diagnose` speaks up.
+_SATURATING = ("minimax", "non_saturating")
+WON = 0.01  # Cross-entropy of a discriminator that is right and sure nearly always.
+COLLAPSED = 0.1  # Spread of the fakes as a part of the data's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +295,7 @@ class GAN(GenerativeModel):
             "discriminator_loss": loss,
             "logit_real": tf.reduce_mean(on_real),
             "logit_fake": tf.reduce_mean(on_fake),
+            "spread": spread(fake) / spread(real),
         }
         if self.penalty != "none":
             logs["penalty"] = tf.reduce_mean(self._penalty(real, fake))
@@ -368,6 +374,21 @@ class GAN(GenerativeModel):
             "logit_fake": tf.reduce_mean(on_fake),
         }
 
+    def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
+        """Whether the discriminator has won, or the generator makes almost one thing alone."""
+        found = {}
+        loss, share = logs.get("discriminator_loss"), logs.get("spread")
+        if self.objective in _SATURATING and loss is not None and loss < WON:
+            found["the discriminator has won"] = (
+                f"discriminator_loss {loss:.2g} is below {WON:g}, logit_real "
+                f"{logs['logit_real']:.3g}, logit_fake {logs['logit_fake']:.3g}"
+            )
+        if share is not None and share < COLLAPSED:
+            found["mode collapse"] = (
+                f"the fakes' standard deviation is {share:.2g} of the data's, below {COLLAPSED:g}"
+            )
+        return found
+
     # Using a trained model.
 
     def sample(self, num: int | tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
@@ -419,6 +440,11 @@ class GAN(GenerativeModel):
             "decode": (self.decode, {"latent": tf.TensorSpec([None, self.latent_dim])}),
             "score": (self.score, {"image": tf.TensorSpec([None, *self.event_shape])}),
         }
+
+
+def spread(batch: tf.Tensor) -> tf.Tensor:
+    """Standard deviation over the batch, root mean square over all pixels: [B, ...] -> scalar."""
+    return tf.sqrt(tf.reduce_mean(tf.math.reduce_variance(batch, axis=0)) + 1e-12)
 
 
 def draw_latents(kind: str, num: int | tf.Tensor, dimensions: int, seed: tf.Tensor) -> tf.Tensor:
