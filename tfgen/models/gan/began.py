@@ -18,6 +18,7 @@ Networks. arXiv:1703.10717, 2017: sections 3.3-3.4 (gamma, the three updates, M)
 (networks), 4.1 (training).
 
 Differs from the paper:
+  * Initial weights are He normal; the paper names none.
   * It does not say when M stalls. Here: when its mean over a window of `stall_steps` steps is not
     below that of every window before.
   * The smallest maps have sides of 4 to 7, so that small images have some convolutions left; the
@@ -44,7 +45,7 @@ from tfgen.networks import dcgan
 _FOR_D = 10  # Salt of z_D.
 _UNUSED = (
     "objective", "networks", "hidden_units", "norm", "discriminator_norm", "penalty",
-    "penalty_weight", "positive_label",
+    "penalty_weight", "positive_label", "reference_size",
 )  # fmt: skip
 
 
@@ -177,7 +178,7 @@ def _conv(
 def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
     while True:
         seed += 1
-        yield keras.initializers.GlorotUniform(seed=seed)
+        yield keras.initializers.HeNormal(seed=seed)
 
 
 @keras.saving.register_keras_serializable("tfgen")

@@ -40,11 +40,6 @@ from tfgen.models.gan import began, gan
 from tfgen.networks import dcgan
 
 _FOR_D, _FOR_G = 10, 11  # Salts of the two players' latents.
-_NORMS: dict[str, dcgan.Norm | None] = {
-    "batch": keras.layers.BatchNormalization,
-    "layer": keras.layers.LayerNormalization,
-    "none": None,
-}
 _UNUSED = ("objective", "penalty", "penalty_weight", "positive_label", "standardize")
 
 
@@ -308,7 +303,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> EBGAN:
         discriminator = convolutional_autoencoder(
             shape,
             filters=hparams.discriminator_filters or hparams.filters,
-            norm=_NORMS[hparams.discriminator_norm],
+            norm=gan.NORMS[hparams.discriminator_norm],
             seed=seed,
         )
     model = EBGAN(
