@@ -31,6 +31,7 @@ class Options:
     data_dir: str | None = None  # Where TFDS keeps data sets; default: TFDS's own.
     runs_dir: str = "runs/reproduce"  # Where the runs lie; finished ones are not run again.
     page_only: bool = False  # Only write RESULTS.md from results/*.json.
+    only: str | None = None  # Names of runs, comma separated; the page names those left out.
     evaluate_only: bool = False  # Use the checkpoints that are there, finished or not.
     help: bool = False  # Print all flags, and stop.
 
@@ -115,7 +116,15 @@ def _reproduce(system: str, options: Options) -> None:
             f"Systems with claims: {', '.join(known)}"
         )
     claims = importlib.import_module(f"tools.claims.{system.replace('.', '_')}")
-    outcomes = {r.name: _outcome(r, system, options) for r in claims.runs(options.budget)}
+    runs = {r.name: r for r in claims.runs(options.budget)}
+    names = options.only.split(",") if options.only else list(runs)
+    for name in names:
+        if name not in runs:
+            raise UserError(
+                f"unknown run: --only={name}.{hparams.nearest(name, runs)} "
+                f"Runs of {system}: {', '.join(runs)}"
+            )
+    outcomes = {name: _outcome(runs[name], system, options) for name in names}
     found = claims.check(outcomes)
     RESULTS.mkdir(exist_ok=True)
     claims.picture(outcomes, RESULTS / f"{system}.png")
@@ -127,6 +136,7 @@ def _reproduce(system: str, options: Options) -> None:
         "seeds": sorted({o.run.seed for o in outcomes.values()}),
         "claims": [dataclasses.asdict(c) for c in found],
         "runs": [_row(o) for o in outcomes.values()],
+        "not_run": [name for name in runs if name not in outcomes],
         "environment": environment(),
     }
     run.write_text(RESULTS / f"{system}.json", json.dumps(result, indent=1) + "\n")
@@ -234,6 +244,8 @@ def page(results: list[dict[str, Any]]) -> str:
             values = [_number(row["measures"].get(m)) for m in measures]
             cells = [row["name"], f"{row['epochs']:g}", f"{row['minutes']:g}", *values]
             lines.append("| " + " | ".join(cells) + " |")
+        if result["not_run"]:
+            lines += ["", f"Not run yet, and so not claimed: {', '.join(result['not_run'])}."]
         lines += ["", f"![{result['system']}](results/{result['system']}.png)"]
     missing = sorted(set(hparams.systems()) - {result["system"] for result in results})
     if missing:

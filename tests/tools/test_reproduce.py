@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from tfgen.errors import UserError
 from tools import reproduce
 from tools.claims import vae_iwae
 
@@ -54,6 +55,25 @@ def test_a_claim_that_fails_is_seen(changed: dict, minutes: float, claim: str) -
     assert any(claim in c for c in _falling_short({**GOOD, **changed}, minutes))
 
 
+def test_rows_that_were_not_run_are_not_claimed() -> None:
+    outcomes = _outcomes(GOOD)
+    some = {name: outcomes[name] for name in ("l1_k1_seed0", "l1_k50_seed0", "l2_k1_seed0")}
+    claims = {c.claim: c for c in vae_iwae.check(some)}
+    assert list(claims) == [
+        "NLL falls with k, 1 layer: k=1, k=50",
+        "active units rise with k, 1 layer: k=1, k=50",
+        "2 layers beat 1 at k=1 and the same epochs",
+        "1 layer, k=50: at most 88 nats within two hours",
+    ]
+    assert claims["active units rise with k, 1 layer: k=1, k=50"].paper == "19 < 25"
+    assert vae_iwae.check({}) == []
+
+
+def test_an_unknown_run_is_named() -> None:
+    with pytest.raises(UserError, match="--only=l1_k2_seed0. Did you mean: l1_k5_seed0"):
+        reproduce.main(["", "vae.iwae", "--only=l1_k2_seed0"])
+
+
 def test_page_shows_what_falls_short() -> None:
     claims = [
         {"claim": "a", "paper": "1", "ours": "2", "baseline": "3", "unit": "nats", "holds": holds}
@@ -74,13 +94,15 @@ def test_page_shows_what_falls_short() -> None:
                 "measures": {"nll": {"value": 1, "error": 0.5}},
             }
         ],
+        "not_run": ["q"],
         "environment": {"cores": 2, "processor": "p", "tensorflow": "t", "date": "d"},
     }
     page = reproduce.page([result])
     assert page.count("**falls short**") == 1
+    assert "Not run yet, and so not claimed: q." in page
     assert "| a | 1 | 2 | 3 | nats | holds |" in page
     assert "| r | 3 | 1.5 | 1 ± 0.5 |" in page
-    assert "Not measured yet: vae.iwae" in page
+    assert "vae.iwae" in page.partition("Not measured yet: ")[2]
 
 
 def test_the_page_in_the_repository_is_the_one_from_its_files() -> None:
