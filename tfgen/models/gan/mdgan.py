@@ -1,0 +1,356 @@
+"""Mode regularised GAN: an encoder leads the generator back to each example, so no mode is missed.
+
+An encoder E and the generator make an autoencoder G(E(x)). The generator is asked that it brings
+back x, and that D takes what it brings back for real, where D's gradient exists for every mode and
+not for those alone that G(z) happens to reach.
+
+Losses of the regularised form, each minimised by its players (d(a, b) the mean of squares over the
+event's dimensions, all means over the batch):
+
+    discriminator:       -E log D(x) - E log(1 - D(G(z)))
+    generator, encoder:  -E log D(G(z)) + E [lambda1 d(x, G(E(x))) - lambda2 log D(G(E(x)))]
+
+The manifold-diffusion form has two discriminators, and two moves of the generator in a step. First
+the manifold step, which brings G(E(x)) to the data, then the diffusion step, which spreads the
+probability of G(z) over the manifold, with G(E(x)) in the place of real examples:
+
+    D1:                  -E log D1(x) - E log(1 - D1(G(E(x))))
+    generator, encoder:   E [lambda1 d(x, G(E(x))) - lambda2 log D1(G(E(x)))]
+    D2:                  -E log D2(G(E(x))) - E log(1 - D2(G(z)))
+    generator:           -E log D2(G(z))
+
+Reference: T. Che, Y. Li, A. P. Jacob, Y. Bengio, W. Li. Mode Regularized Generative Adversarial
+Networks. ICLR 2017: section 3.1-3.2 (T_G and T_E of the regularised form), algorithm 1
+(manifold-diffusion).
+
+Differs from the paper:
+  * T_G and T_E are printed with + lambda2 log D(G(E(x))) in losses that are minimised; the sign
+    that the text argues for, and their algorithm 1 has, is ours.
+  * d is the mean over pixels, so that the weights do not depend on the size of an image.
+  * DCGAN's networks; the encoder is the discriminator's body with a linear layer to the latents.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgen.data import DataSpec
+from tfgen.models.gan import gan
+
+
+@dataclasses.dataclass(frozen=True)
+class HParams(gan.HParams):
+    """Flags of a mode regularised GAN."""
+
+    # One discriminator and two regularisers; or a manifold and a diffusion step; or, to compare
+    # with, the plain GAN of the same networks.
+    form: Literal["regularized", "manifold_diffusion", "plain"] = "regularized"
+    distance_weight: float = 0.2  # Lambda1, weight of d(x, G(E(x))).
+    mode_weight: float = 0.4  # Lambda2, weight of -log D(G(E(x))).
+    # Networks see the channels of an image side by side, as one grey image: the paper's layout of
+    # three digits.
+    side_by_side: bool = False
+
+    NOT_NEGATIVE = ("distance_weight", "mode_weight")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.side_by_side and self.networks != "dcgan":
+            raise ValueError(
+                "--side_by_side is for convolutional networks: set --networks=dcgan. "
+                f"Received: --networks={self.networks}"
+            )
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class RegGAN(gan.GAN):
+    """A GAN with the paper's two regularisers, from the caller's networks.
+
+    For example on MNIST the encoder maps images [B, 28, 28, 1] to latents [B, 100].
+
+    Args:
+        generator: as for `GAN`.
+        discriminator: as for `GAN`.
+        encoder: built Keras model from what the generator makes to what it takes.
+        distance_weight: lambda1, of d(x, G(E(x))).
+        mode_weight: lambda2, of the generator's own objective on G(E(x)): -log D(G(E(x))) for the
+            non-saturating one.
+        **kwargs: further arguments of `GAN`.
+
+    Raises:
+        ValueError: if the encoder does not fit the generator, or a weight is negative.
+    """
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        encoder: keras.Model,
+        *,
+        distance_weight: float = 0.2,
+        mode_weight: float = 0.4,
+        **kwargs: Any,
+    ):
+        super().__init__(generator, discriminator, **kwargs)
+        ends = encoder.input_shape[1:], encoder.output_shape[1:]
+        wanted = generator.output_shape[1:], generator.input_shape[1:]
+        if ends != wanted:
+            raise ValueError(
+                "the encoder must map what the generator makes to what it takes, "
+                f"{wanted[0]} to {wanted[1]}. Received: {ends[0]} to {ends[1]}"
+            )
+        if distance_weight < 0 or mode_weight < 0:
+            raise ValueError(
+                "distance_weight and mode_weight must be 0 or more. "
+                f"Received: {distance_weight} and {mode_weight}"
+            )
+        self.encoder = encoder
+        self.distance_weight, self.mode_weight = distance_weight, mode_weight
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, networks included."""
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "distance_weight": self.distance_weight,
+            "mode_weight": self.mode_weight,
+        }
+
+    def players(self) -> dict[str, list[keras.Variable]]:
+        """The generator, the discriminator and the encoder."""
+        return {**super().players(), "encoder": self.encoder.trainable_variables}
+
+    def bring_back(self, image: tf.Tensor, training: bool = True) -> tf.Tensor:
+        """G(E(x)), float32, in the shape of x."""
+        latent = self.encoder(image, training=training)
+        return tf.cast(self.generator(latent, training=training), tf.float32)
+
+    def judge_back(self, image: tf.Tensor) -> tf.Tensor:
+        """Logits of what is brought back, by the discriminator that the mode regulariser fools."""
+        return self.judge(image)
+
+    def regularizer(self, real: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """E [lambda1 d(x, G(E(x))) - lambda2 log D(G(E(x)))], and its two parts for the log."""
+        back = self.bring_back(real)
+        distance = tf.reduce_mean(tf.square(real - back))
+        mode = tf.reduce_mean(self.losses_of.generator(self.judge_back(back)))
+        loss = self.distance_weight * distance + self.mode_weight * mode
+        return loss, {"distance": distance, "mode_loss": mode}
+
+    def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """T_G. Its gradient with respect to the encoder is that of T_E, the regularisers alone."""
+        loss, logs = super().generator_loss(batch)
+        regularizer, parts = self.regularizer(batch[self.needs[0]])
+        return loss + regularizer, {**logs, **parts}
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The last update of the discriminator, then one of the generator and the encoder."""
+        logs = self.move("discriminator", self.discriminator_loss, batch)
+        return {**logs, **self.move(("generator", "encoder"), self.generator_loss, batch)}
+
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Both losses of the objective and d(x, G(E(x))), networks in inference mode."""
+        real = batch[self.needs[0]]
+        distance = tf.reduce_mean(tf.square(real - self.bring_back(real, training=False)))
+        return {**super().test_step(batch), "distance": distance}
+
+    # Using a trained model.
+
+    def encode(self, image: tf.Tensor) -> tf.Tensor:
+        """Images [B, H, W, C] in [-1, 1], or points [B, 2] -> latents [B, d]."""
+        return tf.cast(self.encoder(image, training=False), tf.float32)
+
+    def reconstruct(self, image: tf.Tensor) -> tf.Tensor:
+        """G(E(x)) of images in [-1, 1] or points, in their shape."""
+        return self.bring_back(image, training=False)
+
+    def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
+        """Those of `GAN`, and images (first row) with what is brought back of them (second)."""
+        grids = super().pictures(batch, seed)
+        if self.needs == ("image",):
+            some = batch["image"][:10]
+            rows = tf.stack([some, self.reconstruct(some)]).numpy()
+            grids["reconstructions"] = np.clip((rows + 1.0) / 2.0, 0.0, 1.0)
+        return grids
+
+    def signatures(self) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
+        """Those of `GAN`, the encoder and the autoencoder."""
+        image = {"image": tf.TensorSpec([None, *self.event_shape])}
+        return {
+            **super().signatures(),
+            "encode": (self.encode, image),
+            "reconstruct": (self.reconstruct, image),
+        }
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class MDGAN(RegGAN):
+    """A manifold-diffusion GAN from the caller's networks.
+
+    Args:
+        generator: as for `GAN`.
+        discriminator: D2, which tells G(E(x)) from G(z).
+        encoder: as for `RegGAN`.
+        manifold_discriminator: D1, which tells x from G(E(x)).
+        **kwargs: further arguments of `RegGAN`.
+
+    Raises:
+        ValueError: if the two discriminators take different inputs.
+    """
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        encoder: keras.Model,
+        manifold_discriminator: keras.Model,
+        **kwargs: Any,
+    ):
+        super().__init__(generator, discriminator, encoder, **kwargs)
+        shapes = discriminator.input_shape[1:], manifold_discriminator.input_shape[1:]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "both discriminators must take what the generator makes. "
+                f"Received: {shapes[0]} and {shapes[1]}"
+            )
+        self.manifold_discriminator = manifold_discriminator
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, networks included."""
+        serialized = keras.saving.serialize_keras_object(self.manifold_discriminator)
+        return {**super().get_config(), "manifold_discriminator": serialized}
+
+    def players(self) -> dict[str, list[keras.Variable]]:
+        """The generator, the encoder and both discriminators."""
+        variables = self.manifold_discriminator.trainable_variables
+        return {**super().players(), "discriminator_manifold": variables}
+
+    def updates(self, player: str) -> int:
+        """The generator moves twice."""
+        return 2 if player == "generator" else super().updates(player)
+
+    # The manifold step.
+
+    def judge_back(self, image: tf.Tensor) -> tf.Tensor:
+        """D1's logits, float32."""
+        return tf.cast(self.manifold_discriminator(image, training=True), tf.float32)
+
+    def manifold_discriminator_loss(
+        self, batch: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """What D1 minimises: real is x, fake is G(E(x))."""
+        real = batch[self.needs[0]]
+        back = tf.stop_gradient(self.bring_back(real))
+        on_real, on_back = self.judge_back(real), self.judge_back(back)
+        loss = tf.reduce_mean(self.losses_of.discriminator(on_real, on_back))
+        logs = {"manifold_discriminator_loss": loss}
+        if self.penalty != "none":
+            loss += self.penalty_weight * tf.reduce_mean(self._penalty(real, back, self.judge_back))
+        return loss, logs
+
+    def manifold_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """What generator and encoder minimise in the manifold step."""
+        return self.regularizer(batch[self.needs[0]])
+
+    # The diffusion step: a plain GAN, whose real examples are on the manifold of the generator.
+
+    def _on_manifold(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {self.needs[0]: tf.stop_gradient(self.bring_back(batch[self.needs[0]]))}
+
+    def discriminator_loss(
+        self, batch: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """What D2 minimises: real is G(E(x)), fake is G(z)."""
+        return super().discriminator_loss(self._on_manifold(batch))
+
+    def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """What the generator minimises in the diffusion step, -log D2(G(z))."""
+        return gan.GAN.generator_loss(self, batch)
+
+    # Both.
+
+    def extra_step(self, batch: dict[str, tf.Tensor]) -> None:
+        """One update of each discriminator."""
+        self.move("discriminator_manifold", self.manifold_discriminator_loss, batch)
+        self.move("discriminator", self.discriminator_loss, batch)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The manifold step, then the diffusion step; algorithm 1."""
+        logs = self.move("discriminator_manifold", self.manifold_discriminator_loss, batch)
+        logs |= self.move(("generator", "encoder"), self.manifold_loss, batch)
+        logs |= self.move("discriminator", self.discriminator_loss, batch)
+        return {**logs, **self.move("generator", self.generator_loss, batch)}
+
+
+# Networks.
+
+
+def side_by_side(
+    generator: keras.Sequential, discriminator: keras.Sequential, image_shape: tuple[int, ...]
+) -> tuple[keras.Sequential, keras.Sequential]:
+    """Networks of images [H, C * W, 1], made to take and give images [H, W, C].
+
+    For example three digits of 28x28 in red, green and blue are one of 28x84, from left to right.
+    """
+    height, width, channels = image_shape
+    layers = keras.layers
+    split = [layers.Reshape((height, channels, width)), layers.Permute((1, 3, 2))]
+    joined = [layers.Permute((1, 3, 2)), layers.Reshape((height, channels * width, 1))]
+    return (
+        keras.Sequential(
+            [keras.Input(generator.input_shape[1:]), *generator.layers, *split], name=generator.name
+        ),
+        keras.Sequential(
+            [keras.Input(image_shape), *joined, *discriminator.layers], name=discriminator.name
+        ),
+    )
+
+
+def _networks(
+    shape: tuple[int, ...], hparams: HParams
+) -> tuple[keras.Sequential, keras.Sequential]:
+    if not hparams.side_by_side:
+        return gan.networks(shape, hparams)
+    height, width, channels = shape
+    return side_by_side(*gan.networks((height, channels * width, 1), hparams), shape)
+
+
+def _named(network: keras.Sequential, name: str) -> keras.Sequential:
+    """A network like it with other names, so that no two variables of a model have one path."""
+    config = network.get_config()
+    for layer in config["layers"]:
+        layer["config"]["name"] = f"{name}_{layer['config']['name']}"
+    return keras.Sequential.from_config({**config, "name": name})
+
+
+def _encoder(shape: tuple[int, ...], hparams: HParams) -> keras.Sequential:
+    """The body of a discriminator of the generator's size, and a linear layer to the latents."""
+    own = dataclasses.replace(
+        hparams, seed=hparams.seed + 2000, discriminator_filters=None, minibatch_kernels=0
+    )
+    *body, _ = _named(_networks(shape, own)[1], "encoder").layers
+    init = keras.initializers.GlorotUniform(seed=own.seed)
+    latent = keras.layers.Dense(hparams.latent_dim, kernel_initializer=init, name="latent")
+    return keras.Sequential([keras.Input(shape), *body, latent], name="encoder")
+
+
+def build(hparams: HParams, data_spec: DataSpec) -> gan.GAN:
+    """The networks that the flags ask for, compiled and ready to train."""
+    shape = gan.event_shape(hparams, data_spec)
+    networks = [*_networks(shape, hparams)]
+    slots = gan.slots(hparams)
+    make: type[gan.GAN] = gan.GAN
+    if hparams.form != "plain":
+        make = RegGAN
+        networks.append(_encoder(shape, hparams))
+        slots |= {"distance_weight": hparams.distance_weight, "mode_weight": hparams.mode_weight}
+    if hparams.form == "manifold_diffusion":
+        make = MDGAN
+        own = dataclasses.replace(hparams, seed=hparams.seed + 4000)
+        config = _networks(shape, own)[1].get_config()
+        networks.append(keras.Sequential.from_config({**config, "name": "manifold_discriminator"}))
+    return gan.compile(make(*networks, **slots), hparams, data_spec.train_size)
