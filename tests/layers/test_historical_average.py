@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfgen.layers.historical_average import HistoricalAverage
+from tfgen.training import strategies
 
 
 def two_variables() -> list[keras.Variable]:
@@ -163,7 +164,7 @@ def test_made_from_its_configuration_it_watches_when_told() -> None:
 
 
 def test_two_replicas_have_the_mean_of_one() -> None:
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = strategies.make("mirrored", devices=2)
     alone = regressor()
     with strategy.scope():
         model = regressor()

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfgen.layers.spectral_normalization import SpectralNormalization
+from tfgen.training import strategies
 
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.normal(size=(4, 5)).astype(np.float32)
@@ -174,7 +175,7 @@ def test_trains_saves_and_restores_in_a_keras_model(tmp_path: pathlib.Path, poli
 
 
 def test_u_is_equal_on_all_replicas() -> None:
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = strategies.make("mirrored", devices=2)
     with strategy.scope():
         wrapper = SpectralNormalization(keras.layers.Dense(7))
         wrapper.build(FEATURES.shape)

@@ -136,11 +136,10 @@ class FixedNoise(vae.VAE):
     """A VAE whose noise is a function of the image, so that it is the same on any replica."""
 
     def infer(self, image, k, seed, training=False):
-        posterior = self.posterior(0, image, training)
-        q = posterior.distribution
+        q = self.posterior(0, image, training)
         pixels = tf.reshape(image, [tf.shape(image)[0], 64])
         waves = tf.reshape(tf.range(64.0 * 3), [64, 3])
-        return [(q.loc + q.scale * tf.sin(pixels @ waves))[tf.newaxis]], [posterior]
+        return [(q.mean() + q.stddev() * tf.sin(pixels @ waves))[tf.newaxis]], [q]
 
 
 def train_vae(cls, count, data, path, **options):

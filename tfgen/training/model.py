@@ -182,15 +182,17 @@ class GenerativeModel(keras.Model):
         return {}
 
     def _check_players(self, players: Mapping[str, list[keras.Variable]]) -> None:
-        owners: dict[str, list[str]] = {v.path: [] for v in self.trainable_variables}
+        owners: dict[int, list[str]] = {id(v): [] for v in self.trainable_variables}
+        paths = {id(v): v.path for v in self.trainable_variables}  # which need not be unique
         for player, variables in players.items():
             for variable in variables:
-                owners.setdefault(variable.path, []).append(player)
-        wrong = {path: names for path, names in owners.items() if len(names) != 1}
+                paths[id(variable)] = variable.path
+                owners.setdefault(id(variable), []).append(player)
+        wrong = {key: names for key, names in owners.items() if len(names) != 1}
         if wrong:
-            path, names = next(iter(wrong.items()))
+            key, names = next(iter(wrong.items()))
             raise ValueError(
-                f"every trainable variable belongs to exactly one player. Received: {path} "
+                f"every trainable variable belongs to exactly one player. Received: {paths[key]} "
                 f"belongs to {names or 'none'}"
             )
 
