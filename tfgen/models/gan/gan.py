@@ -72,6 +72,7 @@ class HParams(hparams.HParams):
     optimizer: Optimizer = "adam"  # Of both players.
     adam_beta1: float = 0.5  # Adam's beta1, of both.
     adam_beta2: float = 0.999  # Adam's beta2, of both.
+    adam_epsilon: float = 1e-8  # Added to the root in Adam's step, of both.
     objective: Objective = "non_saturating"  # Pair of losses.
     discriminator_steps: int = 1  # Updates of the discriminator for each of the generator.
     # Convolutions for images, dense layers, or a dense generator against convolutions.
@@ -101,6 +102,7 @@ class HParams(hparams.HParams):
     POSITIVE: ClassVar[tuple[str, ...]] = (
         "discriminator_learning_rate", "discriminator_steps", "filters", "discriminator_filters",
         "hidden_units", "latent_dim", "minibatch_kernel_dim", "reference_size",
+        "adam_epsilon",
     )  # fmt: skip
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
         "penalty_weight", "feature_matching_weight", "adversarial_weight",
@@ -577,7 +579,10 @@ def _optimizer(hparams: HParams, learning_rate: Any) -> keras.optimizers.Optimiz
     if hparams.optimizer == "rmsprop":
         return keras.optimizers.RMSprop(learning_rate, rho=0.99, epsilon=1e-8)
     return optimizers.Adam(
-        learning_rate, beta_1=hparams.adam_beta1, beta_2=hparams.adam_beta2, epsilon=1e-8
+        learning_rate,
+        beta_1=hparams.adam_beta1,
+        beta_2=hparams.adam_beta2,
+        epsilon=hparams.adam_epsilon,
     )
 
 

@@ -17,11 +17,12 @@ averaging, one-sided label smoothing, virtual batch norm) are flags of every GAN
 
 Reference: T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen. Improved
 Techniques for Training GANs. NeurIPS 2016: section 5 (K + 1 classes, losses), 3.1 (feature
-matching), 6.1 (MNIST). Widths, noise, step size and the 1/2 are those of the authors' code.
+matching), 6.1 (MNIST). Widths, noise, initial weights, optimiser, the 1/2 and the weight of feature
+matching, which makes it a mean over 250 units, are those of the authors' code.
 
 Differs from the paper:
-  * Feature matching takes the activations before noise is added, and the examples are those that
-    the discriminator just saw.
+  * Feature matching takes the examples that the discriminator just saw, and not a batch of its own.
+  * Adam's epsilon, 1e-4, is added to the root; the authors add 1e-8 under it.
   * The moving average begins at the initial weights, of which a part of decay^steps stays, and not
     at 0.
 """
@@ -42,6 +43,7 @@ from tfgen.layers.weight_norm_dense import WeightNormDense
 from tfgen.models.gan import gan
 
 _LABELLED, _CHOICE = 10, 11  # Salts.
+_START = 500  # Examples by which weight norm starts.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class HParams(gan.HParams):
     batch_size: int = 100  # Examples a step over all replicas (the global batch).
     epochs: float = 300.0  # Passes over the training split; may be a fraction.
     learning_rate: float = 3e-3  # Step size of the generator's Adam.
+    adam_epsilon: float = 1e-4  # Added to the root in Adam's step, of both.
     # Decay of the weights' moving average, which is tested; none: the weights themselves are.
     ema_decay: float | None = 0.9999
     networks: Literal["mlp"] = "mlp"  # Dense layers.
@@ -59,6 +62,7 @@ class HParams(gan.HParams):
     latents: gan.Latents = "uniform"  # N(0, I), or uniform on [-1, 1].
     # Discriminator's layer whose mean activations the generator matches; none is off.
     feature_matching_layer: str | None = "features"
+    feature_matching_weight: float = 0.004  # Weight of feature matching: 1 / 250 units.
     adversarial_weight: float = 0.0  # Weight of the objective in the generator's loss.
     labels_per_class: int = 10  # Labelled examples of each class.
     unsupervised_weight: float = 0.5  # Weight of D's game in its loss; 0 is a plain classifier.
@@ -163,7 +167,7 @@ class SemiSupervisedGAN(gan.GAN):
     # Before the first step.
 
     def adapt(self, batches: tf.data.Dataset) -> None:
-        """Chooses the labelled examples, and starts weight norm by them.
+        """Chooses the labelled examples, and starts weight norm by the first 500 of all.
 
         Args:
             batches: the training split once, in fixed order.
@@ -182,7 +186,7 @@ class SemiSupervisedGAN(gan.GAN):
             first += size
         self.labelled_images.assign(images)
         self.labels.assign(labels[rows])
-        x = tf.constant(images)
+        x = next(iter(batches.unbatch().batch(_START)))["image"]
         for layer in self.discriminator.layers:
             ready = isinstance(layer, WeightNormDense)
             x = layer.initialize(x) if ready else _call(layer, x)
@@ -290,7 +294,7 @@ def networks(
     """The paper's MLPs: weight norm in both, batch norm in the generator, noise in D."""
 
     def dense(units: int, index: int, activation: str | None, name: str, **kwargs: Any) -> Any:
-        init = keras.initializers.RandomNormal(0.05, seed=hparams.seed * 1000 + index)
+        init = keras.initializers.RandomNormal(stddev=0.1, seed=hparams.seed * 1000 + index)
         return WeightNormDense(units, activation, kernel_initializer=init, name=name, **kwargs)
 
     generator: list = [keras.Input((hparams.latent_dim,))]
@@ -299,7 +303,7 @@ def networks(
         generator += [
             keras.layers.Dense(width, use_bias=False, kernel_initializer=init),
             keras.layers.BatchNormalization(
-                momentum=0.9, epsilon=1e-5, scale=False, synchronized=True
+                momentum=0.9, epsilon=1e-6, scale=False, synchronized=True
             ),
             keras.layers.Activation("softplus"),
         ]
