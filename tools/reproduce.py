@@ -3,24 +3,36 @@
 Trains the system and its baselines (resuming what is there), evaluates them, checks the claims and
 writes results/<system>.json and results/<system>.png; RESULTS.md is generated from all of
 results/*.json. What is to be run and what is claimed stands in tools/claims/<family>_<system>.py.
+
+The rows of results/<system>.json may be measured in portions, each on another machine:
+--only=NAME,... measures some and keeps the others, --list shows what is done. The file is written
+after each row.
 """
 
 import dataclasses
 import datetime
+import functools
 import importlib
+import inspect
 import json
+import os
 import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from tfgen import commands, hparams, run
+from tfgen import commands, evaluate, hparams, run
 from tfgen.errors import UserError
+from tfgen.metrics.measure import Measure
+from tools import results_page
+from tools.claims._base import Claim, NotRun, Outcome, Outcomes, Run, Toy
 
 ROOT = pathlib.Path(__file__).parent.parent
-RESULTS = ROOT / "results"
+RESULTS = results_page.FOLDER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,133 +42,189 @@ class Options:
     budget: Literal["small", "paper"] = "small"  # Size of the runs.
     data_dir: str | None = None  # Where TFDS keeps data sets; default: TFDS's own.
     runs_dir: str = "runs/reproduce"  # Where the runs lie; finished ones are not run again.
-    page_only: bool = False  # Only write RESULTS.md from results/*.json.
-    only: str | None = None  # Names of runs, comma separated; the page names those left out.
+    only: str | None = None  # Names of rows, comma separated; the others stay as they are.
+    list: bool = False  # Only print the rows, done or not.
+    page_only: bool = False  # Measure nothing: check by the rows that are there, write RESULTS.md.
     evaluate_only: bool = False  # Use the checkpoints that are there, finished or not.
     help: bool = False  # Print all flags, and stop.
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One training with its evaluation.
-
-    Attributes:
-        name: unique within a system and budget; a folder's name.
-        flagfile: below configs/.
-        flags: override the flagfile.
-        evaluation: flags of `tfgen.evaluate`.
-        seed: of the run.
-    """
-
-    name: str
-    flagfile: str
-    flags: tuple[str, ...] = ()
-    evaluation: tuple[str, ...] = ()
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a finished run gave.
-
-    Attributes:
-        run: the run.
-        path: its run directory.
-        measures: name -> {"value", "error", "unit", "note"}, as in evaluations.jsonl.
-        epochs: epochs trained.
-        minutes: minutes of training.
-    """
-
-    run: Run
-    path: pathlib.Path
-    measures: dict[str, dict[str, Any]]
-    epochs: float
-    minutes: float
-
-    def value(self, measure: str) -> float:
-        """The number of a measure."""
-        return self.measures[measure]["value"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A claim with its numbers; `holds` is computed from them, never typed."""
-
-    claim: str
-    paper: str
-    ours: str
-    baseline: str
-    unit: str
-    holds: bool
-
-
 def main(argv: Sequence[str]) -> int:
-    """Reproduces one system; returns 0 whether its claims hold or not."""
+    """Reproduces some systems; returns 0 whether their claims hold or not."""
     systems = [arg for arg in argv[1:] if not arg.startswith("-")]
     options = hparams.parse_options([arg for arg in argv if arg not in systems], Options)
     if options.help:
         print(hparams.options_help(Options, __doc__))
         return 0
-    if not options.page_only:
-        for system in systems or [""]:
-            _reproduce(system, options)
-    run.write_text(ROOT / "RESULTS.md", page([json.loads(p.read_text()) for p in _result_files()]))
+    # What is measured here must leave room for the training of the next run.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    for system in systems or ([] if options.page_only else [""]):
+        claims = load_claims(system)
+        if options.list:
+            print_rows(system, claims, options.budget)
+        else:
+            reproduce(system, claims, options)
+    if not options.list:
+        run.write_text(ROOT / "RESULTS.md", results_page.page(results_page.read(RESULTS)))
     return 0
 
 
-def _reproduce(system: str, options: Options) -> None:
-    known = sorted(
-        p.stem.replace("_", ".", 1)
-        for p in (ROOT / "tools/claims").glob("*_*.py")
-        if p.stem[0] != "_"
-    )
+def systems_with_claims() -> list[str]:
+    """Dotted names of the systems that have a module in tools/claims."""
+    stems = sorted(p.stem for p in (ROOT / "tools/claims").glob("*_*.py"))
+    return [stem.replace("_", ".", 1) for stem in stems if not stem.startswith("_")]
+
+
+def load_claims(system: str) -> types.ModuleType:
+    """The module of a system's claims.
+
+    Raises:
+        UserError: if it has none.
+    """
+    known = systems_with_claims()
     if system not in known:
         raise UserError(
             f"unknown system: {system!r}.{hparams.nearest(system, known)} "
             f"Systems with claims: {', '.join(known)}"
         )
-    claims = importlib.import_module(f"tools.claims.{system.replace('.', '_')}")
-    runs = {r.name: r for r in claims.runs(options.budget)}
-    names = options.only.split(",") if options.only else list(runs)
+    return importlib.import_module(f"tools.claims.{system.replace('.', '_')}")
+
+
+def reproduce(system: str, claims: types.ModuleType, options: Options) -> None:
+    """Measures the rows that are asked for, and checks all claims that have their rows."""
+    rows = {row.name: row for row in claims.rows(options.budget)}
+    names = _chosen(system, rows, options)
+    done = kept(system, rows, options)
+    folders = {}
     for name in names:
-        if name not in runs:
-            raise UserError(
-                f"unknown run: --only={name}.{hparams.nearest(name, runs)} "
-                f"Runs of {system}: {', '.join(runs)}"
-            )
-    outcomes = {name: _outcome(runs[name], system, options) for name in names}
-    found = claims.check(outcomes)
-    RESULTS.mkdir(exist_ok=True)
-    claims.picture(outcomes, RESULTS / f"{system}.png")
-    result = {
-        "system": system,
-        "budget": options.budget,
-        "command": f"python -m tools.reproduce {system} --budget={options.budget}",
-        "minutes": round(sum(o.minutes for o in outcomes.values()), 1),
-        "seeds": sorted({o.run.seed for o in outcomes.values()}),
-        "claims": [dataclasses.asdict(c) for c in found],
-        "runs": [_row(o) for o in outcomes.values()],
-        "not_run": [name for name in runs if name not in outcomes],
-        "environment": environment(),
-    }
-    run.write_text(RESULTS / f"{system}.json", json.dumps(result, indent=1) + "\n")
+        row, folder = rows[name], _folder(system, name, options)
+        if isinstance(row, Toy):
+            done[name] = _played(row, folder)
+        else:
+            outcome = _trained(row, folder, options)
+            done[name] = _row(row, outcome, getattr(claims, "measure", lambda _: {}))
+            folders[name] = folder
+        _write(system, claims, options.budget, rows, done)
+    found, left_out = _write(system, claims, options.budget, rows, done)
     for claim in found:
         print(f"{'holds' if claim.holds else 'FALLS SHORT'}: {claim.claim} | {claim.ours}")
+    for left in left_out:
+        print(f"not measured: {left['claim']} | needs {', '.join(left['missing'])}")
+    if folders:
+        try:
+            claims.picture(_outcomes(rows, done, folders), RESULTS / f"{system}.png")
+        except NotRun as error:
+            print(f"results/{system}.png is left as it is: it needs {error}")
 
 
-def _outcome(r: Run, system: str, options: Options) -> Outcome:
-    run_dir = run.RunDir(ROOT / options.runs_dir / system / options.budget / r.name)
+def _chosen(system: str, rows: Mapping[str, Run | Toy], options: Options) -> list[str]:
+    """The rows that this call measures."""
+    if options.page_only:
+        return []
+    if options.only is None:
+        begun = (name for name in rows if _folder(system, name, options).exists())
+        return list(begun if options.evaluate_only else rows)
+    names = options.only.split(",")
+    for name in names:
+        if name not in rows:
+            raise UserError(
+                f"unknown row: --only={name}.{hparams.nearest(name, rows)} "
+                f"Rows of {system}: {', '.join(rows)}"
+            )
+    return names
+
+
+def _folder(system: str, name: str, options: Options) -> pathlib.Path:
+    return ROOT / options.runs_dir / system / options.budget / name
+
+
+def kept(system: str, rows: Mapping[str, Run | Toy], options: Options) -> dict[str, dict[str, Any]]:
+    """The rows of results/<system>.json that are still those of the claims; says which are not.
+
+    Raises:
+        UserError: if all would be lost for nothing, because another budget's page was asked for.
+    """
+    found, dropped = _read_rows(system, rows, options.budget)
+    if options.page_only and dropped and not found:
+        raise UserError(f"results/{system}.json would lose {'; '.join(dropped)}")
+    for text in dropped:
+        print(f"results/{system}.json: dropped {text}")
+    return found
+
+
+def _read_rows(
+    system: str, rows: Mapping[str, Run | Toy], budget: str
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    path = RESULTS / f"{system}.json"
+    if not path.exists():
+        return {}, []
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if result["budget"] != budget:
+        return {}, [f"all rows: they are of --budget={result['budget']}"]
+    found, dropped = {}, []
+    for row in results_page.rows(result):
+        name = row["name"]
+        if name not in rows:
+            dropped.append(f"{name}: there is no such row any more")
+        elif other := _differences(row, rows[name]):
+            dropped.append(f"{name}: {other}")
+        else:
+            found[name] = {**rows[name].record(), **row}
+    return found, dropped
+
+
+def _differences(row: Mapping[str, Any], wanted: Run | Toy) -> str:
+    """In what a row was measured otherwise than is wanted now; empty if in nothing."""
+    record = wanted.record()
+    if isinstance(wanted, Run) and "evaluation" not in row:
+        del record["evaluation"]  # a file of the first form, which does not tell
+    return "; ".join(f"{k} {row.get(k)}, now {v}" for k, v in record.items() if row.get(k) != v)
+
+
+def print_rows(system: str, claims: types.ModuleType, budget: str) -> None:
+    """Prints the rows of a system, which of them are done, and their minutes."""
+    rows = {row.name: row for row in claims.rows(budget)}
+    done, dropped = _read_rows(system, rows, budget)
+    print(f"{system}: {len(done)} of {len(rows)} rows are done at --budget={budget}")
+    for name in rows:
+        print(f"  {name:<32} {_state(done[name]) if name in done else 'not done'}")
+    for text in dropped:
+        print(f"  to be dropped: {text}")
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    epochs = f", {row['epochs']:g} epochs" if "epochs" in row else ""
+    return f"done, {row['minutes']:g} minutes{epochs}, {row['environment']['date']}"
+
+
+def _trained(r: Run, folder: pathlib.Path, options: Options) -> Outcome:
+    """Trains and evaluates a run, as far as that has not been done."""
+    run_dir = run.RunDir(folder)
     data = [f"--data_dir={options.data_dir}"] if options.data_dir else []
     if not options.evaluate_only:
         _call("tfgen.train", [f"--flagfile=configs/{r.flagfile}", *r.flags, *data], run_dir)
-    metrics = [line for line in run.read_jsonl(run_dir.metrics) if "epoch" in line]
-    done = run.read_jsonl(run_dir.evaluations)
-    if not done or done[-1]["step"] < metrics[-1]["step"]:
+    logged = [line for line in run.read_jsonl(run_dir.metrics) if "epoch" in line]
+    if not logged:
+        raise UserError(f"nothing is logged in {folder} yet: leave out --evaluate_only to train")
+    done = _evaluations(run_dir, r, logged[-1]["step"])
+    if not done:
         _call("tfgen.evaluate", [*r.evaluation, *data], run_dir)
         done = run.read_jsonl(run_dir.evaluations)
     return Outcome(
-        r, run_dir.path, done[-1]["measures"], metrics[-1]["epoch"], _minutes(run_dir)
-    )  # fmt: skip
+        r.name, done[-1]["measures"], _minutes(run_dir), logged[-1]["epoch"], run_dir.path
+    )
+
+
+def _evaluations(run_dir: run.RunDir, r: Run, step: int) -> list[dict[str, Any]]:
+    """Evaluations of the run from a step on that were made with its flags."""
+    wanted = hparams.parse_options(["", *r.evaluation, f"--run_dir={run_dir.path}"],
+                                   evaluate.Options)  # fmt: skip
+    return [
+        line
+        for line in run.read_jsonl(run_dir.evaluations)
+        if line["step"] >= step
+        and all(getattr(wanted, k) == line[k] for k in line.keys() - {"step", "measures"})
+    ]
 
 
 def _minutes(run_dir: run.RunDir) -> float:
@@ -173,21 +241,110 @@ def _call(module: str, flags: list[str], run_dir: run.RunDir) -> None:
         raise UserError(f"{module} ended with status {status}; see above")
 
 
-def _row(outcome: Outcome) -> dict[str, Any]:
+def _row(
+    r: Run, outcome: Outcome, measure: Callable[[Outcome], dict[str, Measure]]
+) -> dict[str, Any]:
+    """A row of results/<system>.json."""
     return {
-        "name": outcome.run.name,
-        "flags": [f"--flagfile=configs/{outcome.run.flagfile}", *outcome.run.flags],
-        "seed": outcome.run.seed,
-        "epochs": round(outcome.epochs, 2),
+        **r.record(),
+        "epochs": round(outcome.epochs or 0.0, 2),
         "minutes": round(outcome.minutes, 1),
-        "measures": outcome.measures,
+        "measures": {**outcome.measures, **_plain(measure(outcome))},
+        "environment": environment(),
     }
 
 
+def _played(toy: Toy, folder: pathlib.Path) -> dict[str, Any]:
+    """The row of a toy; like a finished run, one that lies in its folder is not made again."""
+    path = folder / "row.json"
+    if path.exists():
+        row = json.loads(path.read_text(encoding="utf-8"))
+        if not _differences(row, toy):
+            return row
+    print(f"{toy.name}: {toy.function.__name__}", flush=True)
+    start = time.perf_counter()
+    measures = toy.function(seed=toy.seed, **toy.arguments)
+    row = {
+        **toy.record(),
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "measures": _plain(measures),
+        "environment": environment(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    run.write_text(path, json.dumps(row) + "\n")
+    return row
+
+
+def _plain(measures: Mapping[str, Measure]) -> dict[str, dict[str, Any]]:
+    return {name: dataclasses.asdict(measure) for name, measure in measures.items()}
+
+
+def _outcomes(
+    rows: Iterable[str],
+    done: Mapping[str, dict[str, Any]],
+    folders: Mapping[str, pathlib.Path] = types.MappingProxyType({}),
+) -> Outcomes:
+    found = {
+        name: Outcome(name, row["measures"], row["minutes"], row.get("epochs"), folders.get(name))
+        for name, row in done.items()
+    }
+    return Outcomes(found, rows)
+
+
+def check(
+    claims: Iterable[Callable[[Outcomes], Claim | list[Claim]]], outcomes: Outcomes
+) -> tuple[list[Claim], list[dict[str, Any]]]:
+    """The claims whose rows are there, and for the others {"claim", "missing"}."""
+    found, left_out = [], []
+    for function in claims:
+        try:
+            claimed = function(outcomes)
+        except NotRun as error:
+            left_out.append({"claim": title(function), "missing": list(error.missing)})
+            continue
+        found += claimed if isinstance(claimed, list) else [claimed]
+    return found, left_out
+
+
+def title(claim: Callable[[Outcomes], Claim | list[Claim]]) -> str:
+    """What a claim's function is about: the first line of its docstring, and what was bound."""
+    if isinstance(claim, functools.partial):
+        given = ", ".join(f"{name} = {value}" for name, value in claim.keywords.items())
+        return f"{title(claim.func)} ({given})"
+    return (inspect.getdoc(claim) or "").partition("\n")[0].removesuffix(".")
+
+
+def _write(
+    system: str,
+    claims: types.ModuleType,
+    budget: str,
+    rows: Mapping[str, Run | Toy],
+    done: Mapping[str, dict[str, Any]],
+) -> tuple[list[Claim], list[dict[str, Any]]]:
+    """Writes results/<system>.json; returns its claims and those left out, as `check` does."""
+    found, left_out = check(claims.CLAIMS, _outcomes(rows, done))
+    ordered = [done[name] for name in rows if name in done]
+    result = {
+        "system": system,
+        "budget": budget,
+        "command": f"python -m tools.reproduce {system} --budget={budget}",
+        "minutes": round(sum(row["minutes"] for row in ordered), 1),
+        "seeds": sorted({row["seed"] for row in ordered}),
+        "claims": [dataclasses.asdict(c) for c in found],
+        "not_measured": left_out,
+        "runs": ordered,
+        "not_run": [name for name in rows if name not in done],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    run.write_text(RESULTS / f"{system}.json", json.dumps(result, indent=1) + "\n")
+    return found, left_out
+
+
 def environment() -> dict[str, Any]:
-    """Versions and the processor that the numbers come from."""
-    import os
+    """The date, the versions and the processors that a row comes from."""
     from importlib import metadata
+
+    import tensorflow as tf
 
     processor = platform.processor() or platform.machine()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
@@ -195,76 +352,18 @@ def environment() -> dict[str, Any]:
         names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
         processor = names[0].split(":")[1].strip() if names else processor
     packages = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "unknown GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
     return {
         "date": datetime.date.today().isoformat(),
         "processor": processor,
         "cores": os.cpu_count(),
+        "gpus": gpus,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in packages},
     }
-
-
-def _result_files() -> list[pathlib.Path]:
-    files = [p for p in RESULTS.glob("*.json") if not p.stem.startswith("bench")]
-    return sorted(files, key=lambda p: p.stem)
-
-
-def page(results: list[dict[str, Any]]) -> str:
-    """RESULTS.md from the contents of results/*.json."""
-    lines = [
-        "# Results",
-        "",
-        "Written by `python -m tools.reproduce` from `results/*.json`: do not edit. A claim that",
-        "falls short stays here and says so. The paper's numbers are for its own, full budget.",
-    ]
-    for result in results:
-        env = result["environment"]
-        lines += [
-            "",
-            f"## {result['system']}",
-            "",
-            f"`{result['command']}`: budget {result['budget']}, {result['minutes']:g} minutes of "
-            f"training in all, seeds {', '.join(map(str, result['seeds']))}; {env['cores']} cores "
-            f"of {env['processor']}, TensorFlow {env['tensorflow']}, {env['date']}.",
-            "",
-            "| claim | paper | ours | baseline | unit | |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
-        for c in result["claims"]:
-            verdict = "holds" if c["holds"] else "**falls short**"
-            cells = [c["claim"], c["paper"], c["ours"], c["baseline"], c["unit"], verdict]
-            lines.append("| " + " | ".join(cells) + " |")
-        measures = _shown(result["runs"])
-        lines += [
-            "",
-            "| run | epochs | minutes | " + " | ".join(measures) + " |",
-            "| --- | --- | --- | " + " | ".join("---" for _ in measures) + " |",
-        ]
-        for row in result["runs"]:
-            values = [_number(row["measures"].get(m)) for m in measures]
-            cells = [row["name"], f"{row['epochs']:g}", f"{row['minutes']:g}", *values]
-            lines.append("| " + " | ".join(cells) + " |")
-        if result["not_run"]:
-            lines += ["", f"Not run yet, and so not claimed: {', '.join(result['not_run'])}."]
-        lines += ["", f"![{result['system']}](results/{result['system']}.png)"]
-    missing = sorted(set(hparams.systems()) - {result["system"] for result in results})
-    if missing:
-        lines += ["", f"Not measured yet: {', '.join(missing)}."]
-    return "\n".join(lines) + "\n"
-
-
-def _shown(rows: list[dict[str, Any]]) -> list[str]:
-    names: dict[str, None] = {}
-    for row in rows:
-        names.update(dict.fromkeys(row["measures"]))
-    return list(names)
-
-
-def _number(measure: dict[str, Any] | None) -> str:
-    if measure is None:
-        return ""
-    error = f" ± {measure['error']:.2g}" if measure["error"] is not None else ""
-    return f"{measure['value']:.5g}{error}"
 
 
 if __name__ == "__main__":

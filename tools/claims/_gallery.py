@@ -2,8 +2,23 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
-from tools.reproduce import Outcome
+from tools.claims._base import Outcome
+
+
+def newest(outcome: Outcome, name: str = "samples") -> Any:
+    """The last sample grid of a run, as an image."""
+    from PIL import Image
+
+    return Image.open(sorted((outcome.path / "samples").glob(f"{name}-*.png"))[-1])
+
+
+def show(axis: Any, image: Any, title: str) -> None:
+    """An image without axes."""
+    axis.imshow(image, cmap="gray")
+    axis.set_title(title)
+    axis.axis("off")
 
 
 def samples(outcomes: Sequence[Outcome], path: pathlib.Path, name: str = "samples") -> None:
@@ -12,14 +27,11 @@ def samples(outcomes: Sequence[Outcome], path: pathlib.Path, name: str = "sample
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from PIL import Image
 
-    figure, axes = plt.subplots(1, len(outcomes), figsize=(4 * len(outcomes), 4.2), squeeze=False)
-    for axis, outcome in zip(axes[0], outcomes, strict=True):
-        newest = sorted((outcome.path / "samples").glob(f"{name}-*.png"))[-1]
-        axis.imshow(Image.open(newest), cmap="gray")
-        axis.set_title(outcome.run.name)
-        axis.axis("off")
+    images = [newest(outcome, name) for outcome in outcomes]
+    figure, axes = plt.subplots(1, len(images), figsize=(4 * len(images), 4.2), squeeze=False)
+    for axis, image, outcome in zip(axes[0], images, outcomes, strict=True):
+        show(axis, image, outcome.name)
     figure.tight_layout()
     figure.savefig(path, dpi=70)
     plt.close(figure)

@@ -5,19 +5,21 @@ how far the training is (section 3.4, figure 5). The paper shows faces and curve
 either. Energies are means over the last quarter of the training.
 """
 
+import functools
 import itertools
 import pathlib
 import tempfile
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import spatial, stats
 
 from tfgen import commands, run
 from tfgen.metrics import samples
-from tfgen.metrics.measure import Settings
+from tfgen.metrics.measure import Measure, Settings
 from tfgen.training import checkpoint
-from tools.reproduce import Claim, Outcome, Run
+from tools.claims import _gallery
+from tools.claims._base import Claim, Outcome, Outcomes, Run
+from tools.claims._common import late_mean, lines, text, values
 
 SEEDS = (0, 1, 2)
 GAMMAS = (0.3, 0.5, 0.7)
@@ -25,7 +27,7 @@ CHECKPOINT_STEPS = 1000
 SAMPLES = 1000  # Of which the distances are taken.
 
 
-def runs(budget: str) -> list[Run]:
+def rows(budget: str) -> list[Run]:
     """Each gamma with three seeds, and one run whose k stays 0 in all but name."""
     kept = (f"--checkpoint_every_steps={CHECKPOINT_STEPS}", "--keep_checkpoints=1000")
     controlled = [
@@ -41,51 +43,65 @@ def runs(budget: str) -> list[Run]:
     return [*controlled, Run("without_k", "began_digits.cfg", ("--balance_rate=1e-9", *kept))]
 
 
-def check(outcomes: dict[str, Outcome]) -> list[Claim]:
-    """The claims, each from the numbers of its runs."""
-    free = outcomes["without_k"]
-    found = []
-    for gamma in GAMMAS:
-        ratios = [_ratio(o) for o in _of(outcomes, gamma)]
-        found.append(
-            Claim(
-                f"gamma = {gamma:g}: E L(G(z)) / E L(x) at the end is within 10% of it "
-                "(baseline: k = 0)",
-                f"{gamma:g}",
-                _text(ratios),
-                _text([_ratio(free)]),
-                "ratio",
-                all(abs(ratio - gamma) <= 0.1 * gamma for ratio in ratios),
-            )
-        )
-    recall = "recall_digits_classifier"
-    for what, unit, values in (
-        ("the mean distance of two samples", "L2 norm", _by_gamma(outcomes, distance)),
-        ("recall", "share", _by_gamma(outcomes, lambda o: o.value(recall))),
-    ):
-        found.append(
-            Claim(
-                f"{what} rises with gamma = {_text(GAMMAS)} (mean over seeds)",
-                "figure 3, by eye",
-                " < ".join(_text(v) for v in values[1:]),
-                _text(values[0]),
-                unit,
-                all(np.mean(a) < np.mean(b) for a, b in itertools.pairwise(values)),
-            )
-        )
-    rhos = _by_gamma(outcomes, convergence_and_fid)
-    found.append(
-        Claim(
-            "M falls with FID over the checkpoints of a run, for every run "
-            f"(gamma = {_text(GAMMAS)})",
-            "figure 5, by eye",
-            ", ".join(_text(v) for v in rhos),
-            "0",
-            "Spearman's rho",
-            min(min(v) for v in rhos) > 0,
-        )
+def measure(outcome: Outcome) -> dict[str, Measure]:
+    """Energies at the end, the distance of samples, and how M goes with FID."""
+    ratio = late_mean(outcome, "energy_fake") / late_mean(outcome, "energy_real")
+    return {
+        "late_energy_ratio": Measure(
+            ratio, None, "ratio", "E L(G(z)) / E L(x), last quarter of the training"
+        ),
+        "sample_distance": Measure(
+            distance(outcome), None, "L2 norm", f"mean over pairs of {SAMPLES} samples"
+        ),
+        "convergence_fid_correlation": Measure(
+            convergence_and_fid(outcome), None, "Spearman's rho", "M and FID over the checkpoints"
+        ),
+    }
+
+
+def ratio_is_gamma(outcomes: Outcomes, gamma: float) -> Claim:
+    """E L(G(z)) / E L(x) at the end is within 10% of gamma."""
+    controlled, free = outcomes.groups([_name(gamma, seed) for seed in SEEDS], ["without_k"])
+    ratios = values(controlled, "late_energy_ratio")
+    return Claim(
+        f"gamma = {gamma:g}: E L(G(z)) / E L(x) at the end is within 10% of it (baseline: k = 0)",
+        f"{gamma:g}",
+        text(ratios),
+        text(values(free, "late_energy_ratio")),
+        "ratio",
+        all(abs(ratio - gamma) <= 0.1 * gamma for ratio in ratios),
     )
-    return found
+
+
+def distance_rises(outcomes: Outcomes) -> Claim:
+    """The mean distance of two samples rises with gamma."""
+    return _rises(outcomes, "the mean distance of two samples", "sample_distance", "L2 norm")
+
+
+def recall_rises(outcomes: Outcomes) -> Claim:
+    """Recall rises with gamma."""
+    return _rises(outcomes, "recall", "recall_digits_classifier", "share")
+
+
+def convergence_falls_with_fid(outcomes: Outcomes) -> Claim:
+    """M falls with FID over the checkpoints of a run, for every run."""
+    rhos = _by_gamma(outcomes, "convergence_fid_correlation")
+    return Claim(
+        f"M falls with FID over the checkpoints of a run, for every run (gamma = {text(GAMMAS)})",
+        "figure 5, by eye",
+        ", ".join(text(v) for v in rhos),
+        "0",
+        "Spearman's rho",
+        min(min(v) for v in rhos) > 0,
+    )
+
+
+CLAIMS = (
+    *(functools.partial(ratio_is_gamma, gamma=gamma) for gamma in GAMMAS),
+    distance_rises,
+    recall_rises,
+    convergence_falls_with_fid,
+)
 
 
 def distance(outcome: Outcome) -> float:
@@ -99,7 +115,7 @@ def convergence_and_fid(outcome: Outcome) -> float:
     """Spearman's rho of M, averaged since the log before, and FID, over a run's checkpoints."""
     _, hp, _, model = commands.load_run(run.RunDir(outcome.path))
     data = commands.load_data(hp, None, "fail")
-    measured = {line["step"]: line["convergence"] for line in _lines(outcome)}
+    measured = {line["step"]: line["convergence"] for line in lines(outcome)}
     pairs = []
     for path in sorted((outcome.path / "checkpoints").glob("step-*.npz")):
         with tempfile.TemporaryDirectory() as folder:
@@ -110,28 +126,25 @@ def convergence_and_fid(outcome: Outcome) -> float:
     return float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
-def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
+def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     """Ratio and k over time, and samples for each gamma."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from PIL import Image
 
+    (first,) = outcomes.groups([_name(gamma, 0) for gamma in GAMMAS])
+    images = [_gallery.newest(outcome) for outcome in first]
     figure, axes = plt.subplots(1, 4, figsize=(16, 4.2))
     right = axes[0].twinx()
-    for gamma, axis in zip(GAMMAS, axes[1:], strict=True):
-        outcome = outcomes[_name(gamma, 0)]
-        lines = _lines(outcome)
-        steps = [x["step"] for x in lines]
-        ratios = [x["energy_fake"] / x["energy_real"] for x in lines]
+    for gamma, outcome, image, axis in zip(GAMMAS, first, images, axes[1:], strict=True):
+        logged = lines(outcome)
+        steps = [x["step"] for x in logged]
+        ratios = [x["energy_fake"] / x["energy_real"] for x in logged]
         (drawn,) = axes[0].plot(steps, ratios, label=f"gamma {gamma:g}")
         axes[0].axhline(gamma, color=drawn.get_color(), linestyle=":")
-        right.plot(steps, [x["k"] for x in lines], color=drawn.get_color(), alpha=0.4)
-        newest = sorted((outcome.path / "samples").glob("samples-*.png"))[-1]
-        axis.imshow(Image.open(newest), cmap="gray")
-        axis.set_title(f"samples, gamma {gamma:g}")
-        axis.axis("off")
+        right.plot(steps, [x["k"] for x in logged], color=drawn.get_color(), alpha=0.4)
+        _gallery.show(axis, image, f"samples, gamma {gamma:g}")
     axes[0].set(xlabel="step", ylabel="E L(G(z)) / E L(x)", ylim=(0, 1))
     axes[0].legend()
     right.set_ylabel("k (faint)")
@@ -144,25 +157,18 @@ def _name(gamma: float, seed: int) -> str:
     return f"gamma{gamma:g}_seed{seed}"
 
 
-def _of(outcomes: dict[str, Outcome], gamma: float) -> list[Outcome]:
-    return [outcomes[_name(gamma, seed)] for seed in SEEDS]
+def _by_gamma(outcomes: Outcomes, measure: str) -> list[list[float]]:
+    groups = outcomes.by_seed(*(f"gamma{gamma:g}" for gamma in GAMMAS), seeds=SEEDS)
+    return [values(group, measure) for group in groups]
 
 
-def _by_gamma(
-    outcomes: dict[str, Outcome], measure: Callable[[Outcome], float]
-) -> list[list[float]]:
-    return [[measure(o) for o in _of(outcomes, gamma)] for gamma in GAMMAS]
-
-
-def _lines(outcome: Outcome) -> list[dict[str, float]]:
-    return [x for x in run.read_jsonl(outcome.path / "metrics.jsonl") if "epoch" in x]
-
-
-def _ratio(outcome: Outcome) -> float:
-    late = _lines(outcome)
-    late = late[-max(1, len(late) // 4) :]
-    return sum(x["energy_fake"] for x in late) / sum(x["energy_real"] for x in late)
-
-
-def _text(values: Sequence[float]) -> str:
-    return "/".join(f"{v:.3g}" for v in values)
+def _rises(outcomes: Outcomes, what: str, measure: str, unit: str) -> Claim:
+    of_gammas = _by_gamma(outcomes, measure)
+    return Claim(
+        f"{what} rises with gamma = {text(GAMMAS)} (mean over seeds)",
+        "figure 3, by eye",
+        " < ".join(text(v) for v in of_gammas[1:]),
+        text(of_gammas[0]),
+        unit,
+        all(np.mean(a) < np.mean(b) for a, b in itertools.pairwise(of_gammas)),
+    )

@@ -3,6 +3,7 @@
 Two toys in the plane and on the line, and digits and MNIST by both losses of the generator.
 """
 
+import functools
 import pathlib
 
 import keras
@@ -11,82 +12,104 @@ import tensorflow as tf
 from scipy import stats
 
 from tfgen.losses import adversarial
+from tfgen.metrics.measure import Measure
 from tfgen.models.gan import gan
 from tfgen.networks.mlp import mlp
 from tools.claims import _gallery
-from tools.reproduce import Claim, Outcome, Run
+from tools.claims._base import Claim, Outcomes, Run, Toy
+from tools.claims._common import text, values
 
 SEEDS = (0, 1, 2)
+SEEDS_OF = {"digits": SEEDS, "mnist": (0,)}
 OBJECTIVES = ("non_saturating", "minimax")
 STEPS_OF_D = (1, 10, 100, 1000)  # of training against a frozen generator
 
 
-def runs(budget: str) -> list[Run]:
-    """Digits on three seeds and MNIST on one, by both losses."""
-    found = []
+def rows(budget: str) -> list[Run | Toy]:
+    """The toys, and digits on three seeds and MNIST on one, by both losses."""
+    found: list[Run | Toy] = [
+        Toy(f"best_discriminator_seed{seed}", discriminator_error, {}, seed) for seed in SEEDS
+    ]
     for objective in OBJECTIVES:
         flag = f"--objective={objective}"
         found += [
-            Run(f"{objective}_digits_seed{s}", "gan_digits.cfg", (flag, f"--seed={s}"), (), s)
+            Toy(f"{objective}_gradient_seed{s}", gradient_norms, {"objective": objective}, s)
             for s in SEEDS
+        ]
+        found += [
+            Run(f"{objective}_digits_seed{s}", "gan_digits.cfg", (flag, f"--seed={s}"), (), s)
+            for s in SEEDS_OF["digits"]
         ]
         found.append(Run(f"{objective}_mnist_seed0", "gan_mnist.cfg", (flag,)))
     return found
 
 
-def check(outcomes: dict[str, Outcome]) -> list[Claim]:
-    """The claims, each from numbers."""
-    errors = [discriminator_error(seed) for seed in SEEDS]
-    found = [
-        Claim(
-            "D approaches p_r / (p_r + p_g) on two fixed densities: largest error",
-            "proposition 1",
-            "/".join(f"{e:.3f}" for e in errors),
-            "0.05",
-            "probability",
-            max(errors) < 0.05,
-        )
-    ]
-    norms = {o: [gradient_norms(o, seed) for seed in SEEDS] for o in OBJECTIVES}
+def best_discriminator(outcomes: Outcomes) -> Claim:
+    """D approaches p_r / (p_r + p_g) on two fixed densities."""
+    (toys,) = outcomes.by_seed("best_discriminator", seeds=SEEDS)
+    errors = values(toys, "largest_error")
+    return Claim(
+        "D approaches p_r / (p_r + p_g) on two fixed densities: largest error",
+        "proposition 1",
+        text(errors, ".3f"),
+        "0.05",
+        "probability",
+        max(errors) < 0.05,
+    )
+
+
+def minimax_gradient_vanishes(outcomes: Outcomes) -> Claim:
+    """G's gradient on disjoint supports vanishes by the minimax loss, not by the other."""
+    toys = outcomes.by_seed(*(f"{o}_gradient" for o in OBJECTIVES), seeds=SEEDS)
+    norms = {
+        objective: [[toy.value(_after(steps)) for steps in STEPS_OF_D] for toy in group]
+        for objective, group in zip(OBJECTIVES, toys, strict=True)
+    }
     falls = {o: [n[-1] / max(n) for n in norms[o]] for o in OBJECTIVES}
     at = ", ".join(map(str, STEPS_OF_D))
-    found.append(
-        Claim(
-            f"G's gradient after {at} steps of D, disjoint supports: minimax vanishes, "
-            "non-saturating does not",
-            "section 3",
-            _norms(norms["minimax"][0]),
-            _norms(norms["non_saturating"][0]) + " non-saturating",
-            "norm",
-            max(falls["minimax"]) < 1e-2 and min(falls["non_saturating"]) > 0.1,
-        )
+    return Claim(
+        f"G's gradient after {at} steps of D, disjoint supports: minimax vanishes, "
+        "non-saturating does not",
+        "section 3",
+        _norms(norms["minimax"][0]),
+        _norms(norms["non_saturating"][0]) + " non-saturating",
+        "norm",
+        max(falls["minimax"]) < 1e-2 and min(falls["non_saturating"]) > 0.1,
     )
-    for data, seeds in (("digits", SEEDS), ("mnist", (0,))):
-        named = {o: [outcomes[f"{o}_{data}_seed{s}"] for s in seeds] for o in OBJECTIVES}
-        coverage = {o: [x.value("classes_covered") for x in named[o]] for o in OBJECTIVES}
-        fid = {o: [_fid(x) for x in named[o]] for o in OBJECTIVES}
-        found.append(
-            Claim(
-                f"{data}: both losses make all 10 classes; FID by the classifier's features",
-                "",
-                f"{_values(fid['non_saturating'])} non-saturating, "
-                f"{_values(fid['minimax'])} minimax; classes "
-                f"{_values(coverage['non_saturating'])}, {_values(coverage['minimax'])}",
-                "10",
-                "classes",
-                all(c == 10 for o in OBJECTIVES for c in coverage[o]),
-            )
-        )
-    return found
 
 
-def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
+def all_classes(outcomes: Outcomes, data: str) -> Claim:
+    """Both losses make all 10 classes."""
+    groups = outcomes.by_seed(*(f"{o}_{data}" for o in OBJECTIVES), seeds=SEEDS_OF[data])
+    named = dict(zip(OBJECTIVES, groups, strict=True))
+    coverage = {o: values(named[o], "classes_covered") for o in OBJECTIVES}
+    fid = {o: [x.value_starting("fid_") for x in named[o]] for o in OBJECTIVES}
+    return Claim(
+        f"{data}: both losses make all 10 classes; FID by the classifier's features",
+        "",
+        f"{text(fid['non_saturating'])} non-saturating, "
+        f"{text(fid['minimax'])} minimax; classes "
+        f"{text(coverage['non_saturating'])}, {text(coverage['minimax'])}",
+        "10",
+        "classes",
+        all(c == 10 for o in OBJECTIVES for c in coverage[o]),
+    )
+
+
+CLAIMS = (
+    best_discriminator,
+    minimax_gradient_vanishes,
+    *(functools.partial(all_classes, data=data) for data in SEEDS_OF),
+)
+
+
+def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     """Samples by both losses."""
     names = [f"{o}_{data}_seed0" for data in ("digits", "mnist") for o in OBJECTIVES]
-    _gallery.samples([outcomes[name] for name in names], path)
+    _gallery.samples(*outcomes.groups(names), path)
 
 
-def discriminator_error(seed: int, steps: int = 4000, batch: int = 2048) -> float:
+def discriminator_error(seed: int, steps: int = 4000, batch: int = 2048) -> dict[str, Measure]:
     """max |D(x) - p_r / (p_r + p_g)| where p_r + p_g is over 1e-3 of its maximum.
 
     p_r = N(-1, 1/2), p_g = an equal mixture of N(0, 1) and N(2, 1/2): D* is not monotone.
@@ -117,10 +140,12 @@ def discriminator_error(seed: int, steps: int = 4000, batch: int = 2048) -> floa
     p_fake = 0.5 * stats.norm(0, 1).pdf(x) + 0.5 * stats.norm(2, 0.5).pdf(x)
     seen = p_real + p_fake > 1e-3 * (p_real + p_fake).max()
     judged = tf.sigmoid(discriminator(x[:, None].astype(np.float32), training=False))[:, 0]
-    return float(np.abs(judged - p_real / (p_real + p_fake))[seen].max())
+    error = np.abs(judged - p_real / (p_real + p_fake))[seen].max()
+    note = f"where the density is over 1e-3 of its maximum, after {steps} steps"
+    return {"largest_error": Measure(float(error), None, "probability", note)}
 
 
-def gradient_norms(objective: str, seed: int) -> list[float]:
+def gradient_norms(objective: str, seed: int) -> dict[str, Measure]:
     """Norm of G's gradient after D has trained `STEPS_OF_D` steps against the frozen G.
 
     Real points are N((2, 2), 0.1^2 I); the generator is as it was made, around the origin.
@@ -135,25 +160,21 @@ def gradient_norms(objective: str, seed: int) -> list[float]:
     real = 2.0 + 0.1 * tf.random.stateless_normal([256, 2], [seed, 7])
     batch = {"point": real}
     train = tf.function(lambda: model.move("discriminator", model.discriminator_loss, batch))
-    norms = []
+    norms = {}
     for number in range(1, max(STEPS_OF_D) + 1):
         train()
         if number in STEPS_OF_D:
             with tf.GradientTape() as tape:
                 loss, _ = model.generator_loss(batch)
             gradient = tape.gradient(loss, model.generator.trainable_variables)
-            norms.append(float(tf.linalg.global_norm(gradient)))
+            norm = float(tf.linalg.global_norm(gradient))
+            norms[_after(number)] = Measure(norm, None, "norm", "of G's gradient")
     return norms
+
+
+def _after(steps: int) -> str:
+    return f"norm_after_{steps}"
 
 
 def _norms(norms: list[float]) -> str:
     return ", ".join(f"{n:.1e}" for n in norms)
-
-
-def _values(values: list[float]) -> str:
-    return "/".join(f"{v:.3g}" for v in values)
-
-
-def _fid(outcome: Outcome) -> float:
-    name = next(n for n in outcome.measures if n.startswith("fid_"))
-    return outcome.value(name)

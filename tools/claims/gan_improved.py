@@ -5,6 +5,8 @@ grid, the others on the paper's toy games and on networks at their start. The se
 classifier is tried on MNIST, beside the same network trained on the same labels alone.
 """
 
+import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -14,9 +16,11 @@ import tensorflow as tf
 from tfgen.data import DataSpec
 from tfgen.layers.historical_average import HistoricalAverage
 from tfgen.losses import adversarial
+from tfgen.metrics.measure import Measure
 from tfgen.models.gan import gan
 from tools.claims import _gallery
-from tools.reproduce import Claim, Outcome, Run
+from tools.claims._base import Claim, Outcomes, Run, Toy
+from tools.claims._common import text, values
 
 SEEDS = (0, 1, 2)
 ON_GRID = {
@@ -25,13 +29,19 @@ ON_GRID = {
     "features": ("--feature_matching_layer=hidden_2", "--adversarial_weight=0"),
 }
 ON_MNIST = {"semi_supervised": (), "supervised": ("--unsupervised_weight=0",)}
-TURNS, RATE, WEIGHT = 10_000, 0.1, 0.1  # of the toy games; weight of historical averaging
+TURNS, RATE = 10_000, 0.1  # of the toy games
+AVERAGING = {"averaged": 0.1, "plain": 0.0}  # weight of historical averaging in them
 
 
-def runs(budget: str) -> list[Run]:
-    """The grid by three generators' losses, MNIST with and without examples without labels."""
+def rows(budget: str) -> list[Run | Toy]:
+    """The games, the grid by three generators' losses, MNIST with and without unlabelled ones."""
     del budget  # there is one
-    return [
+    games = [
+        Toy(f"game_{name}_{averaging}", play_game, {"name": name, "weight": weight})
+        for name in GAMES
+        for averaging, weight in AVERAGING.items()
+    ]
+    return games + [
         Run(f"{name}_{data}_seed{seed}", flagfile, (*flags, f"--seed={seed}"), (), seed)
         for data, flagfile, kinds in (
             ("grid25", "gan_grid25.cfg", ON_GRID),
@@ -42,65 +52,135 @@ def runs(budget: str) -> list[Run]:
     ]
 
 
-def check(outcomes: dict[str, Outcome]) -> list[Claim]:
-    """The claims, each from numbers."""
-    found = [*_on_grid(outcomes), *_games(), _virtual_batch_norm(), _label_smoothing()]
-    error, plain = (_values(outcomes, f"{kind}_mnist", "classification_error") for kind in ON_MNIST)
-    if error and len(error) == len(plain):
-        found.append(
-            Claim(
-                "MNIST with 100 labels: test error below 4%, on each seed",
-                "0.93% after 300 epochs",
-                _percent(error),
-                _percent(plain) + " by the 100 labels alone",
-                "%",
-                max(error) < 0.04,
-            )
-        )
-    return found
-
-
-def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
-    """Samples of each."""
-    names = [f"{kind}_grid25_seed0" for kind in ON_GRID] + ["semi_supervised_mnist_seed0"]
-    _gallery.samples([outcomes[name] for name in names if name in outcomes], path)
-
-
-def _on_grid(outcomes: dict[str, Outcome]) -> list[Claim]:
-    measures = ("modes_covered", "high_quality", "mode_reverse_kl")
-    of = {kind: [_values(outcomes, f"{kind}_grid25", m) for m in measures] for kind in ON_GRID}
-    ours, plain, features = of["minibatch"][0], of["plain"][0], of["features"][0]
-    if not ours or not len(ours) == len(plain) == len(features):
-        return []
+def more_modes(outcomes: Outcomes) -> Claim:
+    """grid25: minibatch discrimination covers more modes."""
+    groups = outcomes.by_seed(*(f"{kind}_grid25" for kind in ON_GRID), seeds=SEEDS)
+    of = dict(zip(ON_GRID, groups, strict=True))
 
     def told(kind: str) -> str:
-        modes, quality, kl = of[kind]
-        return f"{_text(modes)} ({_text(quality)}; {_text(kl)})"
-
-    return [
-        Claim(
-            "grid25: minibatch discrimination covers more modes, in the mean over seeds (share of "
-            "samples within 3 sigma; KL(modes || uniform) behind them)",
-            "section 3.2 in words",
-            told("minibatch"),
-            f"{told('plain')} plain; {told('features')} feature matching",
-            "modes of 25",
-            bool(np.mean(ours) > np.mean(plain)),
+        modes, quality, kl = (
+            text(values(of[kind], m)) for m in ("modes_covered", "high_quality", "mode_reverse_kl")
         )
-    ]
+        return f"{modes} ({quality}; {kl})"
+
+    ours, plain = (values(of[kind], "modes_covered") for kind in ("minibatch", "plain"))
+    return Claim(
+        "grid25: minibatch discrimination covers more modes, in the mean over seeds (share of "
+        "samples within 3 sigma; KL(modes || uniform) behind them)",
+        "section 3.2 in words",
+        told("minibatch"),
+        f"{told('plain')} plain; {told('features')} feature matching",
+        "modes of 25",
+        bool(np.mean(ours) > np.mean(plain)),
+    )
+
+
+def game_is_solved(outcomes: Outcomes, name: str) -> Claim:
+    """With historical averaging a game's players end at its equilibrium."""
+    game = GAMES[name]
+    (toys,) = outcomes.groups([f"game_{name}_{averaging}" for averaging in AVERAGING])
+    ours, plain = ([toy.value(_from(x, y)) for x, y in game.starts] for toy in toys)
+    at = ", ".join(f"({x:g}, {y:g})" for x, y in game.starts)
+    return Claim(
+        f"min_x max_y {game.value}: with historical averaging, {TURNS} turns from {at} end "
+        f"within 1% of the start's distance to {game.best}",
+        "section 3.3 in words",
+        text(ours, ".1e"),
+        f"{text(plain)} without",
+        "of the start",
+        max(ours) < 0.01,
+    )
+
+
+def virtual_batch_norm(outcomes: Outcomes) -> Claim:
+    """Virtual batch norm: a generated image does not depend on the others of its batch."""
+    del outcomes  # seconds
+    changes = {
+        norm: [batch_dependence(norm, seed) for seed in SEEDS] for norm in ("virtual", "batch")
+    }
+    return Claim(
+        "virtual batch norm: a generated image does not depend on the others of its batch; largest "
+        "change of a pixel when they change",
+        "section 3.4 in words",
+        text(changes["virtual"], ".0e"),
+        f"{text(changes['batch'])} batch norm",
+        "of [-1, 1]",
+        max(changes["virtual"]) < 1e-5 and min(changes["batch"]) > 1e-2,
+    )
+
+
+def label_smoothing(outcomes: Outcomes) -> Claim:
+    """Label smoothing: the best D on 20 points is 0.9 p_r / (p_r + p_g)."""
+    del outcomes  # seconds
+    errors = [smoothed_optimum_error(seed) for seed in SEEDS]
+    return Claim(
+        "label smoothing: the best D on 20 points is 0.9 p_r / (p_r + p_g): largest error",
+        "section 3.4 (D's optimum)",
+        text(errors, ".0e"),
+        "1e-3",
+        "probability",
+        max(errors) < 1e-3,
+    )
+
+
+def few_labels(outcomes: Outcomes) -> Claim:
+    """MNIST with 100 labels: test error below 4%, on each seed."""
+    groups = outcomes.by_seed(*(f"{kind}_mnist" for kind in ON_MNIST), seeds=SEEDS)
+    error, plain = (values(group, "classification_error") for group in groups)
+    return Claim(
+        "MNIST with 100 labels: test error below 4%, on each seed",
+        "0.93% after 300 epochs",
+        _percent(error),
+        _percent(plain) + " by the 100 labels alone",
+        "%",
+        max(error) < 0.04,
+    )
+
+
+def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
+    """Samples of each."""
+    names = [f"{kind}_grid25_seed0" for kind in ON_GRID] + ["semi_supervised_mnist_seed0"]
+    _gallery.samples(*outcomes.groups(names), path)
 
 
 # Historical averaging on games of two numbers, players in turn.
 
 
-def game(gradient: Callable, x: float, y: float, best: tuple[float, float], weight: float) -> float:
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """A game of two numbers; x minimises its value and y maximises it.
+
+    Attributes:
+        value: v(x, y) in words.
+        gradient: (x, y) -> (d v / d x, d v / d y).
+        starts: pairs (x, y).
+        best: the equilibrium.
+    """
+
+    value: str
+    gradient: Callable
+    starts: tuple[tuple[float, float], ...]
+    best: tuple[float, float]
+
+
+def play_game(name: str, weight: float, seed: int) -> dict[str, Measure]:
+    """Distances to a game's equilibrium after all turns from each of its starts."""
+    del seed  # nothing is drawn
+    game = GAMES[name]
+    note = f"distance to the equilibrium after {TURNS} turns"
+    return {
+        _from(x, y): Measure(_played(game, x, y, weight), None, "of the start", note)
+        for x, y in game.starts
+    }
+
+
+def _played(game: Game, x: float, y: float, weight: float) -> float:
     """Distance to the equilibrium after all turns, as a part of that at the start.
 
     Args:
-        gradient: (x, y) -> (d v / d x, d v / d y); x minimises v and y maximises it.
+        game: the game.
         x: the start.
         y: the start.
-        best: the equilibrium.
         weight: of both players' distance to their past mean.
     """
     players = [tf.Variable(x), tf.Variable(y)]
@@ -113,13 +193,13 @@ def game(gradient: Callable, x: float, y: float, best: tuple[float, float], weig
                 with tf.GradientTape() as tape:
                     penalty = weight * past[index].penalty()
                 pull = tape.gradient(penalty, players[index])
-                slope = sign * gradient(*players)[index] + pull
+                slope = sign * game.gradient(*players)[index] + pull
                 players[index].assign_sub(RATE * slope)
                 past[index].update()
 
     play()
-    end = np.hypot(*(float(p) - b for p, b in zip(players, best, strict=True)))
-    return float(end / np.hypot(x - best[0], y - best[1]))
+    end = np.hypot(*(float(p) - b for p, b in zip(players, game.best, strict=True)))
+    return float(end / np.hypot(x - game.best[0], y - game.best[1]))
 
 
 def bilinear(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -133,43 +213,16 @@ def bent(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return slope * (y - 1), f - 1
 
 
-def _games() -> list[Claim]:
-    found = []
-    for name, gradient, starts, best in (
-        ("x y", bilinear, ((1.0, 1.0), (-2.0, 0.5), (0.0, 3.0)), (0.0, 0.0)),
-        ("(f(x) - 1) (y - 1)", bent, ((2.0, 2.0), (-1.0, 0.0), (0.5, 2.0)), (1.0, 1.0)),
-    ):
-        ours, plain = (
-            [game(gradient, x, y, best, weight) for x, y in starts] for weight in (WEIGHT, 0.0)
-        )
-        at = ", ".join(f"({x:g}, {y:g})" for x, y in starts)
-        found.append(
-            Claim(
-                f"min_x max_y {name}: with historical averaging, {TURNS} turns from {at} end "
-                f"within 1% of the start's distance to {best}",
-                "section 3.3 in words",
-                "/".join(f"{v:.1e}" for v in ours),
-                f"{_text(plain)} without",
-                "of the start",
-                max(ours) < 0.01,
-            )
-        )
-    return found
+GAMES = {
+    "bilinear": Game("x y", bilinear, ((1.0, 1.0), (-2.0, 0.5), (0.0, 3.0)), (0.0, 0.0)),
+    "bent": Game(
+        "(f(x) - 1) (y - 1)", bent, ((2.0, 2.0), (-1.0, 0.0), (0.5, 2.0)), (1.0, 1.0)
+    ),
+}  # fmt: skip
 
 
-def _virtual_batch_norm() -> Claim:
-    changes = {
-        norm: [batch_dependence(norm, seed) for seed in SEEDS] for norm in ("virtual", "batch")
-    }
-    return Claim(
-        "virtual batch norm: a generated image does not depend on the others of its batch; largest "
-        "change of a pixel when they change",
-        "section 3.4 in words",
-        "/".join(f"{v:.0e}" for v in changes["virtual"]),
-        f"{_text(changes['batch'])} batch norm",
-        "of [-1, 1]",
-        max(changes["virtual"]) < 1e-5 and min(changes["batch"]) > 1e-2,
-    )
+def _from(x: float, y: float) -> str:
+    return f"from_{x:g}_{y:g}"
 
 
 def batch_dependence(norm: str, seed: int) -> float:
@@ -181,18 +234,6 @@ def batch_dependence(norm: str, seed: int) -> float:
         model.generator(tf.concat([kept, other], axis=0), training=True)[:4] for other in others
     )
     return float(tf.reduce_max(tf.abs(first - second)))
-
-
-def _label_smoothing() -> Claim:
-    errors = [smoothed_optimum_error(seed) for seed in SEEDS]
-    return Claim(
-        "label smoothing: the best D on 20 points is 0.9 p_r / (p_r + p_g): largest error",
-        "section 3.4 (D's optimum)",
-        "/".join(f"{e:.0e}" for e in errors),
-        "1e-3",
-        "probability",
-        max(errors) < 1e-3,
-    )
 
 
 def smoothed_optimum_error(seed: int) -> float:
@@ -221,14 +262,14 @@ def smoothed_optimum_error(seed: int) -> float:
     return float(tf.reduce_max(tf.abs(tf.sigmoid(logits) - wanted)))
 
 
-def _values(outcomes: dict[str, Outcome], start: str, measure: str) -> list[float]:
-    names = [f"{start}_seed{seed}" for seed in SEEDS]
-    return [outcomes[name].value(measure) for name in names if name in outcomes]
-
-
-def _text(values: list[float]) -> str:
-    return "/".join(f"{v:.3g}" for v in values)
-
-
 def _percent(values: list[float]) -> str:
     return "/".join(f"{100 * v:.2f}" for v in values)
+
+
+CLAIMS = (
+    more_modes,
+    *(functools.partial(game_is_solved, name=name) for name in GAMES),
+    virtual_batch_norm,
+    label_smoothing,
+    few_labels,
+)

@@ -4,20 +4,22 @@ The control is a GAN of the same networks, whose generator is given the codes an
 showing them, with Q in its discriminator.
 """
 
-import json
 import math
 import pathlib
 
-from tools.reproduce import Claim, Outcome, Run
+from tools.claims import _gallery
+from tools.claims._base import Claim, Outcomes, Run
+from tools.claims._common import lines, text, values
 
 SEEDS = (0, 1, 2)
+PAIR = {"infogan": (), "control": ("--info_to_generator=false",)}
 STEPS = {"small": 3000, "paper": 5000}  # 50 epochs of 100 updates in their code
 FULL = math.log(10)  # nats, the entropy of c1
 NEAR = 0.1  # nats
 NO_INFORMATION = 0.1  # of the entropy
 
 
-def runs(budget: str) -> list[Run]:
+def rows(budget: str) -> list[Run]:
     """InfoGAN and its control on each seed."""
     return [
         Run(
@@ -28,83 +30,81 @@ def runs(budget: str) -> list[Run]:
             seed,
         )
         for seed in SEEDS
-        for name, flags in (("infogan", ()), ("control", ("--info_to_generator=false",)))
+        for name, flags in PAIR.items()
     ]
 
 
-def check(outcomes: dict[str, Outcome]) -> list[Claim]:
-    """The claims, each from the numbers of its runs."""
-    information, told = (_values(outcomes, n, "information_c1") for n in ("infogan", "control"))
-    errors, chance = (_values(outcomes, n, "clustering_error") for n in ("infogan", "control"))
-    return [
-        Claim(
-            f"L_I of c1 reaches its entropy, log 10 = {FULL:.2f}, within {NEAR} on each seed",
-            "2.30 (figure 1)",
-            _text(information),
-            _text(told),
-            "nats",
-            all(abs(FULL - value) <= NEAR for value in information),
-        ),
-        Claim(
-            f"control: where G is not asked for it, L_I of c1 stays below {NO_INFORMATION:.0%} of "
-            "log 10",
-            "near 0 (figure 1)",
-            _text(told),
-            f"{NO_INFORMATION * FULL:.2f}",
-            "nats",
-            max(told) < NO_INFORMATION * FULL,
-        ),
-        Claim(
-            "each value of c1 mapped to its majority class classifies test digits with an error "
-            f"below 20% on each seed; best {min(errors):.3g}",
-            "5",
-            _text(errors),
-            _text(chance),
-            "%",
-            max(errors) < 20.0,
-        ),
-    ]
+def code_is_told(outcomes: Outcomes) -> Claim:
+    """L_I of c1 reaches its entropy, on each seed."""
+    information, told = _of_both(outcomes, "information_c1")
+    return Claim(
+        f"L_I of c1 reaches its entropy, log 10 = {FULL:.2f}, within {NEAR} on each seed",
+        "2.30 (figure 1)",
+        text(information),
+        text(told),
+        "nats",
+        all(abs(FULL - value) <= NEAR for value in information),
+    )
 
 
-def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
+def control_tells_nothing(outcomes: Outcomes) -> Claim:
+    """Control: where G is not asked for it, L_I of c1 stays low."""
+    _, told = _of_both(outcomes, "information_c1")
+    return Claim(
+        f"control: where G is not asked for it, L_I of c1 stays below {NO_INFORMATION:.0%} of "
+        "log 10",
+        "near 0 (figure 1)",
+        text(told),
+        f"{NO_INFORMATION * FULL:.2f}",
+        "nats",
+        max(told) < NO_INFORMATION * FULL,
+    )
+
+
+def code_classifies(outcomes: Outcomes) -> Claim:
+    """Each value of c1 mapped to its majority class classifies test digits, on each seed."""
+    errors, chance = _of_both(outcomes, "clustering_error")
+    return Claim(
+        "each value of c1 mapped to its majority class classifies test digits with an error "
+        f"below 20% on each seed; best {min(errors):.3g}",
+        "5",
+        text(errors),
+        text(chance),
+        "%",
+        max(errors) < 20.0,
+    )
+
+
+CLAIMS = (code_is_told, control_tells_nothing, code_classifies)
+
+
+def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     """L_I over the training of both, and each code's values along the rows of samples."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from PIL import Image
 
+    (first,) = outcomes.groups([f"{name}_seed0" for name in PAIR])
+    logged = [[line for line in lines(o) if "information_c1" in line] for o in first]
+    images = [_gallery.newest(first[0], code) for code in ("c1", "c2", "c3")]
     figure, axes = plt.subplots(1, 4, figsize=(17, 4.3))
-    for name, outcome in outcomes.items():
-        lines = (outcome.path / "metrics.jsonl").read_text().splitlines()
-        rows = [row for row in map(json.loads, lines) if "information_c1" in row]
+    for name, of_run in zip(PAIR, logged, strict=True):
         axes[0].plot(
-            [row["step"] for row in rows],
-            [row["information_c1"] for row in rows],
-            color="C0" if name.startswith("infogan") else "C1",
-            label=name.removesuffix("_seed0") if name.endswith("_seed0") else None,
+            [line["step"] for line in of_run],
+            [line["information_c1"] for line in of_run],
+            label=name,
         )
     axes[0].axhline(FULL, color="grey", linestyle=":", label="log 10")
     axes[0].set(xlabel="step", ylabel="L_I of c1 (nats)")
     axes[0].legend()
-    best = min(
-        (o for n, o in outcomes.items() if n.startswith("infogan")),
-        key=lambda o: o.value("clustering_error"),
-    )
     titles = ("c1: each of its values", "c2 from -2 to 2", "c3 from -2 to 2")
-    for axis, code, title in zip(axes[1:], ("c1", "c2", "c3"), titles, strict=True):
-        newest = sorted((best.path / "samples").glob(f"{code}-*.png"))[-1]
-        axis.imshow(Image.open(newest), cmap="gray")
-        axis.set_title(title)
-        axis.axis("off")
+    for axis, image, title in zip(axes[1:], images, titles, strict=True):
+        _gallery.show(axis, image, title)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
-def _values(outcomes: dict[str, Outcome], name: str, measure: str) -> list[float]:
-    return [outcomes[f"{name}_seed{seed}"].value(measure) for seed in SEEDS]
-
-
-def _text(values: list[float]) -> str:
-    return "/".join(f"{v:.3g}" for v in values)
+def _of_both(outcomes: Outcomes, measure: str) -> list[list[float]]:
+    return [values(group, measure) for group in outcomes.by_seed(*PAIR, seeds=SEEDS)]

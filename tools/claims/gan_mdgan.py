@@ -5,10 +5,12 @@ the plain GAN of the same networks, whose discriminator is a quarter of the gene
 strong one there is nothing to show, because the plain GAN then covers every mode as well.
 """
 
+import functools
 import pathlib
 
 from tools.claims import _gallery
-from tools.reproduce import Claim, Outcome, Run
+from tools.claims._base import Claim, Outcome, Outcomes, Run
+from tools.claims._common import text, values
 
 SEEDS = (0, 1, 2)
 MODES = 1000
@@ -19,9 +21,10 @@ FORMS = {
         "--form=manifold_diffusion", "--distance_weight=1", "--mode_weight=0.01"
     ),
 }  # fmt: skip
+PAPER = {"regularized": "table 2", "manifold_diffusion": ""}  # Where it has numbers.
 
 
-def runs(budget: str) -> list[Run]:
+def rows(budget: str) -> list[Run]:
     """Each form on each seed, and plain and regularised ones on the paper's layout."""
     del budget  # there is one
     found = []
@@ -37,75 +40,77 @@ def _run(name: str, flags: tuple[str, ...], seed: int) -> Run:
     return Run(name, "mdgan_stacked_mnist.cfg", (*flags, f"--seed={seed}"), (), seed)
 
 
-def check(outcomes: dict[str, Outcome]) -> list[Claim]:
-    """The claims, each from the numbers of its runs."""
-    found = []
-    names = [f"seed{seed}" for seed in SEEDS]
-    for form in ("regularized", "manifold_diffusion"):
-        missed, kl = (
-            {f: _values(outcomes, f, names, measure) for f in ("plain", form)}
-            for measure in ("modes_covered", "mode_reverse_kl")
-        )
-        missed = {f: [MODES - modes for modes in values] for f, values in missed.items()}
-        found += [
-            _fewer(f"{form.replace('_', '-')}: fewer of the 1000 modes missed, on each seed",
-                   "table 2" if form == "regularized" else "",
-                   missed[form], missed["plain"], "modes"),
-            _fewer(f"{form.replace('_', '-')}: lower KL(modes || uniform), on each seed",
-                   "table 2" if form == "regularized" else "",
-                   kl[form], kl["plain"], "nats"),
-        ]  # fmt: skip
-    row = ["row_seed0"]
-    missed = {
-        form: [MODES - v for v in _values(outcomes, form, row, "modes_covered")]
-        for form in ("plain", "regularized")
-    }
-    found.append(
-        _fewer(
-            "regularized, three digits side by side as in the paper: fewer modes missed",
-            "table 2",
-            missed["regularized"],
-            missed["plain"],
-            "modes",
-        )
+def fewer_missed(outcomes: Outcomes, form: str) -> Claim:
+    """Fewer of the 1000 modes missed, on each seed."""
+    ours, plain = outcomes.by_seed(form, "plain", seeds=SEEDS)
+    return _fewer(
+        f"{form.replace('_', '-')}: fewer of the 1000 modes missed, on each seed",
+        PAPER[form],
+        _missed(ours),
+        _missed(plain),
+        "modes",
     )
-    scores = {form: [_score(outcomes[f"{form}_{name}"]) for name in names] for form in FORMS}
-    found.append(
-        _more(
-            "regularized: higher MODE score, which is the inception score, both terms having the "
-            "training prior",
-            "",
-            scores["regularized"],
-            scores["plain"],
-            "classes",
-        )
-    )
-    return found
 
 
-def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
+def lower_kl(outcomes: Outcomes, form: str) -> Claim:
+    """Lower KL(modes || uniform), on each seed."""
+    ours, plain = outcomes.by_seed(form, "plain", seeds=SEEDS)
+    return _fewer(
+        f"{form.replace('_', '-')}: lower KL(modes || uniform), on each seed",
+        PAPER[form],
+        values(ours, "mode_reverse_kl"),
+        values(plain, "mode_reverse_kl"),
+        "nats",
+    )
+
+
+def fewer_missed_side_by_side(outcomes: Outcomes) -> Claim:
+    """Regularized, three digits side by side: fewer modes missed."""
+    ours, plain = outcomes.by_seed("regularized_row", "plain_row", seeds=(0,))
+    return _fewer(
+        "regularized, three digits side by side as in the paper: fewer modes missed",
+        "table 2",
+        _missed(ours),
+        _missed(plain),
+        "modes",
+    )
+
+
+def higher_score(outcomes: Outcomes) -> Claim:
+    """Regularized: higher MODE score, on each seed."""
+    groups = outcomes.by_seed("regularized", "plain", seeds=SEEDS)
+    ours, plain = ([o.value_starting("mode_score_") for o in group] for group in groups)
+    better = all(a > b for a, b in zip(ours, plain, strict=True))
+    return Claim(
+        "regularized: higher MODE score, which is the inception score, both terms having the "
+        "training prior",
+        "",
+        text(ours, ".4g"),
+        text(plain, ".4g"),
+        "classes",
+        better,
+    )
+
+
+CLAIMS = (
+    functools.partial(fewer_missed, form="regularized"),
+    functools.partial(lower_kl, form="regularized"),
+    functools.partial(fewer_missed, form="manifold_diffusion"),
+    functools.partial(lower_kl, form="manifold_diffusion"),
+    fewer_missed_side_by_side,
+    higher_score,
+)
+
+
+def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     """Samples of each form."""
-    _gallery.samples([outcomes[f"{form}_seed0"] for form in FORMS], path)
+    _gallery.samples(*outcomes.groups([f"{form}_seed0" for form in FORMS]), path)
 
 
 def _fewer(claim: str, paper: str, ours: list[float], plain: list[float], unit: str) -> Claim:
     better = all(a < b for a, b in zip(ours, plain, strict=True))
-    return Claim(claim, paper, _text(ours), _text(plain), unit, better)
+    return Claim(claim, paper, text(ours, ".4g"), text(plain, ".4g"), unit, better)
 
 
-def _more(claim: str, paper: str, ours: list[float], plain: list[float], unit: str) -> Claim:
-    better = all(a > b for a, b in zip(ours, plain, strict=True))
-    return Claim(claim, paper, _text(ours), _text(plain), unit, better)
-
-
-def _values(outcomes: dict[str, Outcome], form: str, names: list[str], measure: str) -> list[float]:
-    return [outcomes[f"{form}_{name}"].value(measure) for name in names]
-
-
-def _score(outcome: Outcome) -> float:
-    name = next(n for n in outcome.measures if n.startswith("mode_score_"))
-    return outcome.value(name)
-
-
-def _text(values: list[float]) -> str:
-    return "/".join(f"{v:.4g}" for v in values)
+def _missed(outcomes: list[Outcome]) -> list[float]:
+    return [MODES - modes for modes in values(outcomes, "modes_covered")]

@@ -1,20 +1,23 @@
 """What Gulrajani et al. 2017 claim of the gradient penalty, measured beside clipped weights."""
 
+import functools
 import pathlib
 
 import keras
 import numpy as np
 
 from tfgen import commands, run
+from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
-from tools.reproduce import Claim, Outcome, Run
+from tools.claims._base import Claim, Outcome, Outcomes, Run
+from tools.claims._common import text, values
 
 SEEDS = (0, 1, 2)
 MIXTURES = {"ring8": 8, "grid25": 25}
 PAIR = ("wgan_gp", "wgan")
 
 
-def runs(budget: str) -> list[Run]:
+def rows(budget: str) -> list[Run]:
     """Mixtures on three seeds and MNIST on one, by penalty and by clipping."""
     found = [
         Run(f"{name}_{data}_seed{seed}", f"{name}_{data}.cfg", (f"--seed={seed}",), (), seed)
@@ -27,89 +30,122 @@ def runs(budget: str) -> list[Run]:
     return found + [Run(f"{name}_mnist_seed0", f"{name}_mnist.cfg", steps[name]) for name in PAIR]
 
 
-def check(outcomes: dict[str, Outcome]) -> list[Claim]:
-    """The claims, each from the numbers of its runs."""
-    found = []
-    for data, modes in MIXTURES.items():
-        of = {name: [outcomes[f"{name}_{data}_seed{s}"] for s in SEEDS] for name in PAIR}
-        covered, quality, distance = (
-            {name: [o.value(measure) for o in of[name]] for name in PAIR}
-            for measure in ("modes_covered", "high_quality", "sliced_wasserstein")
-        )
-        found += [
-            Claim(
-                f"{data}: all {modes} modes",
-                "figure 1 in spirit",
-                _text(covered["wgan_gp"]),
-                _text(covered["wgan"]) + " clipped",
-                "modes",
-                min(covered["wgan_gp"]) == modes,
-            ),
-            Claim(
-                f"{data}: share of samples within 3 sigma of a mode over one half",
-                "",
-                _text(quality["wgan_gp"]),
-                _text(quality["wgan"]) + " clipped",
-                "share",
-                min(quality["wgan_gp"]) > 0.5,
-            ),
-            Claim(
-                f"{data}: sliced W_1 below that by clipping, seed by seed",
-                "",
-                _text(distance["wgan_gp"]),
-                _text(distance["wgan"]) + " clipped",
-                "length",
-                all(a < b for a, b in zip(distance["wgan_gp"], distance["wgan"], strict=True)),
-            ),
-        ]
-    at_bounds = {
-        name: [_share_at_bounds(outcomes[f"{name}_grid25_seed{s}"]) for s in SEEDS] for name in PAIR
+def measure(outcome: Outcome) -> dict[str, Measure]:
+    """On the grid: how far the critic's weights pile up, and how bent it is."""
+    if "_grid25_" not in outcome.name:
+        return {}
+    return {
+        "weights_at_bounds": Measure(
+            _share_at_bounds(outcome), None, "share", "of the critic's weights over 0.9 max |w|"
+        ),
+        "critic_curvature": Measure(
+            _curvature(outcome), None, "share", "of its variance that no plane explains"
+        ),
     }
-    found.append(
-        Claim(
-            "grid25: clipped weights pile up at the bounds (over half of them), those under the "
-            "penalty do not",
-            "figure 1b",
-            _text(at_bounds["wgan_gp"]),
-            _text(at_bounds["wgan"]) + " clipped",
-            "share",
-            min(at_bounds["wgan"]) > 0.5 and max(at_bounds["wgan_gp"]) < 0.5,
-        )
-    )
-    curved = {
-        name: [_curvature(outcomes[f"{name}_grid25_seed{s}"]) for s in SEEDS] for name in PAIR
-    }
-    found.append(
-        Claim(
-            "grid25: the critic's values have more than linear shape: part of their variance that "
-            "no plane explains",
-            "figure 1a",
-            _text(curved["wgan_gp"]),
-            _text(curved["wgan"]) + " clipped",
-            "share",
-            all(a > b for a, b in zip(curved["wgan_gp"], curved["wgan"], strict=True)),
-        )
-    )
-    fid = {name: outcomes[f"{name}_mnist_seed0"] for name in PAIR}
-    measure = next(m for m in fid["wgan"].measures if m.startswith("fid_"))
-    ours, theirs = (fid[name].value(measure) for name in PAIR)
-    found.append(
-        Claim(
-            "MNIST, 4000 steps of the generator: FID by the classifier's features below clipping's",
-            "",
-            f"{ours:.3g}",
-            f"{theirs:.3g} clipped",
-            "squared",
-            ours < theirs,
-        )
-    )
-    return found
 
 
-def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
+def all_modes(outcomes: Outcomes, data: str) -> Claim:
+    """All modes are covered."""
+    ours, clipped = _pair(outcomes, data, "modes_covered")
+    return Claim(
+        f"{data}: all {MIXTURES[data]} modes",
+        "figure 1 in spirit",
+        text(ours),
+        text(clipped) + " clipped",
+        "modes",
+        min(ours) == MIXTURES[data],
+    )
+
+
+def good_samples(outcomes: Outcomes, data: str) -> Claim:
+    """Over half of the samples lie within 3 sigma of a mode."""
+    ours, clipped = _pair(outcomes, data, "high_quality")
+    return Claim(
+        f"{data}: share of samples within 3 sigma of a mode over one half",
+        "",
+        text(ours),
+        text(clipped) + " clipped",
+        "share",
+        min(ours) > 0.5,
+    )
+
+
+def nearer(outcomes: Outcomes, data: str) -> Claim:
+    """Sliced W_1 is below that by clipping, seed by seed."""
+    ours, clipped = _pair(outcomes, data, "sliced_wasserstein")
+    return Claim(
+        f"{data}: sliced W_1 below that by clipping, seed by seed",
+        "",
+        text(ours),
+        text(clipped) + " clipped",
+        "length",
+        all(a < b for a, b in zip(ours, clipped, strict=True)),
+    )
+
+
+def weights_at_bounds(outcomes: Outcomes) -> Claim:
+    """grid25: clipped weights pile up at the bounds, those under the penalty do not."""
+    ours, clipped = _pair(outcomes, "grid25", "weights_at_bounds")
+    return Claim(
+        "grid25: clipped weights pile up at the bounds (over half of them), those under the "
+        "penalty do not",
+        "figure 1b",
+        text(ours),
+        text(clipped) + " clipped",
+        "share",
+        min(clipped) > 0.5 and max(ours) < 0.5,
+    )
+
+
+def bent_critic(outcomes: Outcomes) -> Claim:
+    """grid25: the critic's values have more than linear shape."""
+    ours, clipped = _pair(outcomes, "grid25", "critic_curvature")
+    return Claim(
+        "grid25: the critic's values have more than linear shape: part of their variance that "
+        "no plane explains",
+        "figure 1a",
+        text(ours),
+        text(clipped) + " clipped",
+        "share",
+        all(a > b for a, b in zip(ours, clipped, strict=True)),
+    )
+
+
+def lower_fid(outcomes: Outcomes) -> Claim:
+    """MNIST: FID by the classifier's features below clipping's."""
+    (pair,) = outcomes.groups([f"{name}_mnist_seed0" for name in PAIR])
+    ours, clipped = (outcome.value_starting("fid_") for outcome in pair)
+    return Claim(
+        "MNIST, 4000 steps of the generator: FID by the classifier's features below clipping's",
+        "",
+        f"{ours:.3g}",
+        f"{clipped:.3g} clipped",
+        "squared",
+        ours < clipped,
+    )
+
+
+CLAIMS = (
+    *(
+        functools.partial(claim, data=data)
+        for data in MIXTURES
+        for claim in (all_modes, good_samples, nearer)
+    ),
+    weights_at_bounds,
+    bent_critic,
+    lower_fid,
+)
+
+
+def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     """Samples and critics of both on the grid and on MNIST."""
     names = [f"{name}_{data}_seed0" for data in ("grid25", "mnist") for name in PAIR]
-    _gallery.samples([outcomes[name] for name in names], path)
+    _gallery.samples(*outcomes.groups(names), path)
+
+
+def _pair(outcomes: Outcomes, data: str, measure: str) -> list[list[float]]:
+    groups = outcomes.by_seed(*(f"{name}_{data}" for name in PAIR), seeds=SEEDS)
+    return [values(group, measure) for group in groups]
 
 
 def _critic(outcome: Outcome) -> keras.Model:
@@ -134,7 +170,3 @@ def _curvature(outcome: Outcome) -> float:
     design = np.concatenate([grid, np.ones((len(grid), 1))], axis=1)
     residual = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
     return float(residual.var() / values.var())
-
-
-def _text(values: list[float]) -> str:
-    return "/".join(f"{v:.3g}" for v in values)

@@ -4,12 +4,15 @@ Paper, 3280 epochs, test NLL by L_5000 and active units: 1 layer, k = 1, 5, 50: 
 85.54 (22), 84.78 (25); 2 layers, k = 1, 50: 85.33 (16+5), 82.90 (26+7).
 """
 
+import functools
 import itertools
 import pathlib
 
 import numpy as np
 
-from tools.reproduce import Claim, Outcome, Run
+from tools.claims import _gallery
+from tools.claims._base import Claim, Outcome, Outcomes, Run
+from tools.claims._common import text, values
 
 TWO_LAYERS = ("--latent_dims=100,50", "--hidden_units=200,100")
 PAPER_NLL = {(1, 1): 86.76, (1, 5): 85.54, (1, 50): 84.78, (2, 1): 85.33, (2, 50): 82.90}
@@ -18,7 +21,7 @@ ROWS = {"small": ((1, 1), (1, 5), (1, 50), (2, 1), (2, 50)), "paper": ((1, 1), (
 SEEDS = {1: (0, 1, 2)}  # By k; one seed where a run takes over 15 minutes.
 
 
-def runs(budget: str) -> list[Run]:
+def rows(budget: str) -> list[Run]:
     """Rows of the table at a budget."""
     flagfile = {"small": "iwae_mnist.cfg", "paper": "iwae_mnist_paper.cfg"}[budget]
     return [
@@ -34,90 +37,99 @@ def runs(budget: str) -> list[Run]:
     ]
 
 
-def check(outcomes: dict[str, Outcome]) -> list[Claim]:
-    """The claims, each from the numbers of its runs."""
-    found = []
-    depths = {1: (1, 5, 50), 2: (1, 50)}
-    for layers, ks in depths.items():
-        ks = tuple(k for k in ks if _name(layers, k, 0) in outcomes)
-        if len(ks) < 2:
-            continue
-        paper = [PAPER_NLL[layers, k] for k in ks]
-        nll = [_values(outcomes, layers, k, "nll") for k in ks]
-        at = ", ".join(f"k={k}" for k in ks)
-        found.append(
-            Claim(
-                f"NLL falls with k, {_layers(layers)}: {at}",
-                " > ".join(map(str, paper)),
-                " > ".join(_text(v) for v in nll[1:]),
-                _text(nll[0]),
-                "nats",
-                all(min(a) > max(b) for a, b in itertools.pairwise(nll)),
-            )
-        )
-        units = [_units(outcomes, layers, k) for k in ks]
-        found.append(
-            Claim(
-                f"active units rise with k, {_layers(layers)}: {at}",
-                " < ".join(PAPER_UNITS[layers, k] for k in ks),
-                " < ".join(_text(v) for v in units[1:]),
-                _text(units[0]),
-                "units",
-                all(max(a) < min(b) for a, b in itertools.pairwise(units)),
-            )
-        )
-    for k in (1, 50):
-        if _name(1, k, 0) in outcomes and _name(2, k, 0) in outcomes:
-            one, two = (_values(outcomes, layers, k, "nll") for layers in (1, 2))
-            found.append(
-                Claim(
-                    f"2 layers beat 1 at k={k} and the same epochs",
-                    f"{PAPER_NLL[2, k]} < {PAPER_NLL[1, k]}",
-                    _text(two),
-                    _text(one),
-                    "nats",
-                    max(two) < min(one),
-                )
-            )
-    best = outcomes.get(_name(1, 50, 0))
-    if best is None:
-        return found
-    found.append(
-        Claim(
-            "1 layer, k=50: at most 88 nats within two hours",
-            f"{PAPER_NLL[1, 50]} after 3280 epochs",
-            f"{best.value('nll'):.2f} in {best.minutes:.0f} min, {best.epochs:g} epochs",
-            "88",
-            "nats",
-            best.value("nll") <= 88.0 and best.minutes <= 120.0,
-        )
+def nll_falls(outcomes: Outcomes, layers: int) -> Claim | list[Claim]:
+    """NLL falls with k."""
+    ks = _ks(outcomes, layers)
+    if len(ks) < 2:
+        return []
+    nll = [values(group, "nll") for group in _by_k(outcomes, layers, ks)]
+    return Claim(
+        f"NLL falls with k, {_layers(layers)}: {_at(ks)}",
+        " > ".join(str(PAPER_NLL[layers, k]) for k in ks),
+        " > ".join(text(v, ".4g") for v in nll[1:]),
+        text(nll[0], ".4g"),
+        "nats",
+        all(min(a) > max(b) for a, b in itertools.pairwise(nll)),
     )
-    return found
 
 
-def picture(outcomes: dict[str, Outcome], path: pathlib.Path) -> None:
+def units_rise(outcomes: Outcomes, layers: int) -> Claim | list[Claim]:
+    """Active units rise with k."""
+    ks = _ks(outcomes, layers)
+    if len(ks) < 2:
+        return []
+    units = [[_units(o, layers) for o in group] for group in _by_k(outcomes, layers, ks)]
+    return Claim(
+        f"active units rise with k, {_layers(layers)}: {_at(ks)}",
+        " < ".join(PAPER_UNITS[layers, k] for k in ks),
+        " < ".join(text(v, ".4g") for v in units[1:]),
+        text(units[0], ".4g"),
+        "units",
+        all(max(a) < min(b) for a, b in itertools.pairwise(units)),
+    )
+
+
+def depth_helps(outcomes: Outcomes, k: int) -> Claim | list[Claim]:
+    """2 layers beat 1 at the same k and the same epochs."""
+    if k not in _ks(outcomes, 1) or k not in _ks(outcomes, 2):
+        return []
+    groups = outcomes.groups(*(_names(outcomes, layers, k) for layers in (1, 2)))
+    one, two = (values(group, "nll") for group in groups)
+    return Claim(
+        f"2 layers beat 1 at k={k} and the same epochs",
+        f"{PAPER_NLL[2, k]} < {PAPER_NLL[1, k]}",
+        text(two, ".4g"),
+        text(one, ".4g"),
+        "nats",
+        max(two) < min(one),
+    )
+
+
+def good_within_two_hours(outcomes: Outcomes) -> Claim:
+    """1 layer, k=50: at most 88 nats within two hours."""
+    best = outcomes[_name(1, 50, 0)]
+    return Claim(
+        "1 layer, k=50: at most 88 nats within two hours",
+        f"{PAPER_NLL[1, 50]} after 3280 epochs",
+        f"{best.value('nll'):.2f} in {best.minutes:.0f} min, {best.epochs:g} epochs",
+        "88",
+        "nats",
+        best.value("nll") <= 88.0 and best.minutes <= 120.0,
+    )
+
+
+CLAIMS = (
+    *(
+        functools.partial(claim, layers=layers)
+        for layers in (1, 2)
+        for claim in (nll_falls, units_rise)
+    ),
+    *(functools.partial(depth_helps, k=k) for k in (1, 50)),
+    good_within_two_hours,
+)
+
+
+def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     """NLL by k and depth beside samples of the best model."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from PIL import Image
 
+    best = min(outcomes.values(), key=lambda o: o.value("nll"))
+    image = _gallery.newest(best)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), width_ratios=(1, 1.1))
     for layers in (1, 2):
-        named = [(k, _values(outcomes, layers, k, "nll")) for (d, k) in PAPER_NLL if d == layers
-                 if _name(layers, k, 0) in outcomes]  # fmt: skip
-        left.plot(
-            [k for k, _ in named], [np.mean(v) for _, v in named], "o-", label=_layers(layers)
-        )
+        measured = {
+            k: [outcomes[n].value("nll") for n in _names(outcomes, layers, k) if n in outcomes]
+            for k in _ks(outcomes, layers)
+        }
+        ks = [k for k, nll in measured.items() if nll]
+        left.plot(ks, [np.mean(measured[k]) for k in ks], "o-", label=_layers(layers))
     left.set(xscale="log", xlabel="k", ylabel="test NLL by L_5000 (nats)", xticks=[1, 5, 50])
     left.set_xticklabels(["1", "5", "50"])
     left.legend()
-    best = min(outcomes.values(), key=lambda o: o.value("nll"))
-    samples = sorted((best.path / "samples").glob("samples-*.png"))[-1]
-    right.imshow(Image.open(samples), cmap="gray")
-    right.set_title(f"samples of {best.run.name}")
-    right.axis("off")
+    _gallery.show(right, image, f"samples of {best.name}")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
@@ -127,22 +139,26 @@ def _name(layers: int, k: int, seed: int) -> str:
     return f"l{layers}_k{k}_seed{seed}"
 
 
+def _names(outcomes: Outcomes, layers: int, k: int) -> list[str]:
+    return [name for name in outcomes.rows if name.startswith(f"l{layers}_k{k}_")]
+
+
 def _layers(layers: int) -> str:
     return f"{layers} layer{'s' * (layers > 1)}"
 
 
-def _of(outcomes: dict[str, Outcome], layers: int, k: int) -> list[Outcome]:
-    return [o for name, o in outcomes.items() if name.startswith(f"l{layers}_k{k}_")]
+def _ks(outcomes: Outcomes, layers: int) -> list[int]:
+    """Those of the budget."""
+    return [k for (depth, k) in PAPER_NLL if depth == layers and _names(outcomes, layers, k)]
 
 
-def _values(outcomes: dict[str, Outcome], layers: int, k: int, measure: str) -> list[float]:
-    return [o.value(measure) for o in _of(outcomes, layers, k)]
+def _at(ks: list[int]) -> str:
+    return ", ".join(f"k={k}" for k in ks)
 
 
-def _units(outcomes: dict[str, Outcome], layers: int, k: int) -> list[float]:
-    names = [f"active_units_layer_{layer + 1}" for layer in range(layers)]
-    return [sum(o.value(n) for n in names) for o in _of(outcomes, layers, k)]
+def _by_k(outcomes: Outcomes, layers: int, ks: list[int]) -> list[list[Outcome]]:
+    return outcomes.groups(*(_names(outcomes, layers, k) for k in ks))
 
 
-def _text(values: list[float]) -> str:
-    return "/".join(f"{v:.4g}" for v in values)
+def _units(outcome: Outcome, layers: int) -> float:
+    return sum(outcome.value(f"active_units_layer_{layer + 1}") for layer in range(layers))
