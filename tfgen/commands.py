@@ -27,9 +27,12 @@ def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
     """Runs a command: a `UserError` is one line on standard error and exit status 1.
 
     Sets defaults of TensorFlow's environment first, where the user set none: the BFC allocator,
-    which keeps large tensors' memory instead of taking page faults at every step, and quiet logs.
+    which keeps large tensors' memory instead of taking page faults at every step; oneDNN's kernels,
+    which TensorFlow leaves off on processors without AVX-512 and which make a GAN's transposed
+    convolutions several times faster there; and quiet logs.
     """
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         return main(argv) or 0

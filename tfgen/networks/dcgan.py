@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
+from tfgen.layers.leaky_relu import LeakyReLU
+
 Norm = Callable[[], keras.layers.Layer]
 SIDES = (4, 5, 6, 7)  # of the smallest feature map
 KERNEL = 5
@@ -129,7 +131,7 @@ def discriminator(
                 kernel_initializer=next(init),
             )
         )
-        layers += [*normed, keras.layers.LeakyReLU(0.2)]
+        layers += [*normed, LeakyReLU(0.2)]
     layers += [keras.layers.Flatten(name="features"), *head]
     layers.append(
         keras.layers.Dense(1, use_bias=logit_bias, kernel_initializer=next(init), name="logit")

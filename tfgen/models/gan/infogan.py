@@ -33,6 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen.data import DataSpec
+from tfgen.layers.leaky_relu import LeakyReLU
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.models.gan import gan
 from tfgen.networks import dcgan
@@ -380,12 +381,12 @@ def discriminator(
     layers = [
         keras.Input(tuple(image_shape)),
         down(filters, 4, kernel_initializer=next(init)),
-        keras.layers.LeakyReLU(0.1),
+        LeakyReLU(0.1),
         down(2 * filters, 4, use_bias=False, kernel_initializer=next(init)),
-        *_norm_and(keras.layers.LeakyReLU(0.1)),
+        *_norm_and(LeakyReLU(0.1)),
         keras.layers.Flatten(),
         keras.layers.Dense(units, use_bias=False, kernel_initializer=next(init)),
-        *_norm_and(keras.layers.LeakyReLU(0.1, name="features")),
+        *_norm_and(LeakyReLU(0.1, name="features")),
         *head,
         keras.layers.Dense(1, kernel_initializer=next(init), name="logit"),
     ]
@@ -400,7 +401,7 @@ def recognition(
     layers = [
         keras.Input((features,)),
         keras.layers.Dense(units, use_bias=False, kernel_initializer=next(init)),
-        *_norm_and(keras.layers.LeakyReLU(0.1)),
+        *_norm_and(LeakyReLU(0.1)),
         keras.layers.Dense(beliefs, kernel_initializer=next(init)),
     ]
     return keras.Sequential(layers, name="recognition")

@@ -89,27 +89,32 @@ class Lookahead:
         self.learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
         clip = optimizer.global_clipnorm
         self.clip_norm = None if clip is None else clip * replicas
-        self.adam = adam
+        # Adam's count of steps and its moments m and v, now; SGD has none.
+        self.moments: tuple = ()
         if adam:
-            self.count = tf.cast(optimizer.iterations.value, tf.float32)
-            self.m = [tf.convert_to_tensor(v) for v in optimizer._momentums]
-            self.v = [tf.convert_to_tensor(v) for v in optimizer._velocities]
+            count = tf.cast(optimizer.iterations.value, tf.float32)
+            moments = (optimizer._momentums, optimizer._velocities)
+            self.moments = (count, *([tf.convert_to_tensor(v) for v in vs] for vs in moments))
 
-    def step(self, weights: list[tf.Tensor], gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The weights after one more step; moments and count go on with it."""
+    def step(
+        self, weights: list[tf.Tensor], gradients: list[tf.Tensor], moments: tuple
+    ) -> tuple[list[tf.Tensor], tuple]:
+        """The weights after one more step, and the moments that go on with it."""
         if self.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
-        if not self.adam:
-            return [w - self.learning_rate * g for w, g in zip(weights, gradients, strict=True)]
+        if not moments:
+            return [w - self.learning_rate * g for w, g in zip(weights, gradients, strict=True)], ()
         beta1, beta2 = self.optimizer.beta_1, self.optimizer.beta_2
-        self.count += 1.0
-        self.m = [beta1 * m + (1 - beta1) * g for m, g in zip(self.m, gradients, strict=True)]
-        self.v = [beta2 * v + (1 - beta2) * g**2 for v, g in zip(self.v, gradients, strict=True)]
-        rate = self.learning_rate * tf.sqrt(1 - beta2**self.count) / (1 - beta1**self.count)
-        return [
+        count, ms, vs = moments
+        count += 1.0
+        ms = [beta1 * m + (1 - beta1) * g for m, g in zip(ms, gradients, strict=True)]
+        vs = [beta2 * v + (1 - beta2) * g**2 for v, g in zip(vs, gradients, strict=True)]
+        rate = self.learning_rate * tf.sqrt(1 - beta2**count) / (1 - beta1**count)
+        weights = [
             w - rate * m / (tf.sqrt(tf.maximum(v, _TINY)) + self.optimizer.epsilon)
-            for w, m, v in zip(weights, self.m, self.v, strict=True)
+            for w, m, v in zip(weights, ms, vs, strict=True)
         ]
+        return weights, (count, ms, vs)
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -162,6 +167,14 @@ class UnrolledGAN(gan.GAN):
         )
         return tf.reduce_mean(self.losses_of.discriminator(on_real, on_fake))
 
+    def _gradients_at(
+        self, weights: list[tf.Tensor], real: tf.Tensor, fake: tf.Tensor
+    ) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = self.loss_at(weights, real, fake)
+        return tape.gradient(loss, weights)
+
     def look_ahead(self, real: tf.Tensor, fake: tf.Tensor) -> list[tf.Tensor]:
         """theta_D^K: the discriminator's trainable weights after K steps on this minibatch.
 
@@ -171,14 +184,16 @@ class UnrolledGAN(gan.GAN):
         replicas = self.distribute_strategy.num_replicas_in_sync
         ahead = Lookahead(self.optimizers["discriminator"], replicas)
         weights = [tf.convert_to_tensor(v) for v in self.discriminator.trainable_variables]
+        moments = ahead.moments
+        # Each is traced once and not K times.
+        gradients_at, step = (
+            tf.function(f, autograph=False) for f in (self._gradients_at, ahead.step)
+        )
         for _ in range(self.unrolled_steps):
-            with tf.GradientTape() as tape:
-                tape.watch(weights)
-                loss = self.loss_at(weights, real, fake)
-            gradients = tape.gradient(loss, weights)
+            gradients = gradients_at(weights, real, fake)
             if replicas > 1:  # D moves by the mean over replicas, which is differentiable too.
                 gradients = replica.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
-            weights = ahead.step(weights, gradients)
+            weights, moments = step(weights, gradients, moments)
         return weights
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
