@@ -45,9 +45,9 @@ class GaussianNoise(keras.layers.Layer):
         replica = tf.distribute.get_replica_context()
         if replica:
             index = tf.cast(replica.replica_id_in_sync_group, tf.int64)
-            key = tf.random.experimental.stateless_fold_in(key, index)
+            key = tf.random.experimental.stateless_fold_in(key, index, alg="philox")
         self.calls.assign_add(1)
-        noise = tf.random.stateless_normal(tf.shape(inputs), key, dtype=inputs.dtype)
+        noise = tf.random.stateless_normal(tf.shape(inputs), key, dtype=inputs.dtype, alg="philox")
         return inputs + self.stddev * noise
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

@@ -56,10 +56,10 @@ class GaussianSampling(keras.layers.Layer):
         key = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.calls.value, tf.int64)])
         if replica:
             index = tf.cast(replica.replica_id_in_sync_group, tf.int64)
-            key = tf.random.experimental.stateless_fold_in(key, index)
+            key = tf.random.experimental.stateless_fold_in(key, index, alg="philox")
         self.calls.assign_add(1)
         return mean + tf.exp(log_std) * tf.random.stateless_normal(
-            tf.shape(mean), key, dtype=mean.dtype
+            tf.shape(mean), key, dtype=mean.dtype, alg="philox"
         )
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from tfgen import stateless
 from tfgen.data import Data
 from tfgen.metrics.measure import Measure, Settings
 
@@ -117,7 +118,7 @@ def _streamer(model: LatentModel) -> Callable:
     ) -> list[tf.Tensor]:
         top, total, squares, log_weights, likelihood, kl = state
         for index in tf.range(chunks):
-            chunk_seed = tf.random.experimental.stateless_fold_in(seed, index)
+            chunk_seed = stateless.fold_in(seed, index)
             terms = model.importance_terms(image, size, chunk_seed)
             terms = {name: tf.cast(value, tf.float64) for name, value in terms.items()}
             new_top = tf.maximum(top, tf.reduce_max(terms["log_weight"], axis=0))

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfgen import stateless
+
 _TRAIN, _TEST = 0, 1  # Folded into the seed, so that the two never share noise.
 
 
@@ -227,9 +229,9 @@ class GenerativeModel(keras.Model):
         base = tf.stack([tf.constant(self.seed, tf.int64), index])
         extra = getattr(self._context, "extra", None)
         if extra is not None:
-            base = tf.random.experimental.stateless_fold_in(base, extra)
+            base = stateless.fold_in(base, extra)
         key = (replica_id * 2 + phase) * 1024 + salt
-        return tf.cast(tf.random.experimental.stateless_fold_in(base, key), tf.int32)
+        return tf.cast(stateless.fold_in(base, key), tf.int32)
 
     @property
     def current_step(self) -> tf.Tensor:

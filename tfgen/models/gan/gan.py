@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import hparams, plane
+from tfgen import hparams, plane, stateless
 from tfgen.data import DataSpec, synthetic
 from tfgen.layers.historical_average import HistoricalAverage
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
@@ -310,7 +310,7 @@ class GAN(GenerativeModel):
         judge = judge or self.judge
         if self.penalty == "r1":
             return penalties.r1_penalty(judge, real)
-        mix = tf.random.stateless_uniform(tf.shape(real)[:1], self.noise_seed(_MIX))
+        mix = stateless.uniform(tf.shape(real)[:1], self.noise_seed(_MIX))
         return penalties.gradient_penalty(judge, real, fake, mix)
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -452,8 +452,8 @@ def spread(batch: tf.Tensor) -> tf.Tensor:
 def draw_latents(kind: str, num: int | tf.Tensor, dimensions: int, seed: tf.Tensor) -> tf.Tensor:
     """Latents float32 [num, dimensions], "normal" or "uniform" on [-1, 1], for a seed int32 [2]."""
     if kind == "normal":
-        return tf.random.stateless_normal([num, dimensions], seed)
-    return tf.random.stateless_uniform([num, dimensions], seed, -1.0, 1.0)
+        return stateless.normal([num, dimensions], seed)
+    return stateless.uniform([num, dimensions], seed, -1.0, 1.0)
 
 
 def feature_distance(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:

@@ -36,6 +36,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfgen import stateless
 from tfgen.data import DataSpec, synthetic
 from tfgen.layers.gaussian_noise import GaussianNoise
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
@@ -208,7 +209,7 @@ class SemiSupervisedGAN(gan.GAN):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The classifier's loss on labelled examples plus the game's on all."""
         game, logs = super().discriminator_loss(batch)
-        draws = tf.random.stateless_uniform(self.labels.shape, self.noise_seed(_LABELLED))
+        draws = stateless.uniform(self.labels.shape, self.noise_seed(_LABELLED))
         rows = tf.argsort(draws)[: tf.shape(batch["image"])[0]]  # all, if they fit in a batch
         labels = tf.gather(self.labels, rows)
         logits = self.class_logits(tf.gather(self.labelled_images, rows), training=True)
@@ -263,7 +264,7 @@ def choose(labels: np.ndarray, num_classes: int, per_class: int, seed: int) -> n
         ValueError: if a class has too few examples.
     """
     key = tf.constant([seed, _CHOICE], tf.int64)
-    order = np.argsort(tf.random.stateless_uniform([len(labels)], key).numpy(), kind="stable")
+    order = np.argsort(stateless.uniform([len(labels)], key).numpy(), kind="stable")
     found = [order[labels[order] == k][:per_class] for k in range(num_classes)]
     least = min(range(num_classes), key=lambda k: len(found[k]))
     if len(found[least]) < per_class:

@@ -32,6 +32,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfgen import stateless
 from tfgen.data import DataSpec
 from tfgen.layers.leaky_relu import LeakyReLU
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
@@ -162,13 +163,12 @@ class InfoGAN(gan.GAN):
 
     def draw_latents(self, num: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Noise and code, float32 [num, d] for a seed int32 [2]."""
-        fold = tf.random.experimental.stateless_fold_in
         parts = [super().draw_latents(num, seed)[:, : self.noise_dim]]
         for index, size in enumerate(self.categorical_codes):
-            value = tf.random.stateless_uniform([num], fold(seed, index + 1), 0, size, tf.int32)
+            value = stateless.uniform([num], stateless.fold_in(seed, index + 1), 0, size, tf.int32)
             parts.append(tf.one_hot(value, size))
         shape = [num, self.continuous_codes]
-        parts.append(tf.random.stateless_uniform(shape, fold(seed, 0), -1.0, 1.0))
+        parts.append(stateless.uniform(shape, stateless.fold_in(seed, 0), -1.0, 1.0))
         return tf.concat(parts, axis=1)
 
     def split_codes(self, code: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:

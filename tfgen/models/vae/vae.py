@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from tfgen import distributions, hparams
+from tfgen import distributions, hparams, stateless
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
 from tfgen.networks.mlp import mlp
@@ -211,7 +211,10 @@ class VAE(GenerativeModel):
 
     def observation(self, latent: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """p(x | h_1): a distribution over images, given the bottom latents [..., d]."""
-        return LIKELIHOODS[self.likelihood](_apply(self.decoders[-1], latent, training))
+        outputs = _apply(self.decoders[-1], latent, training)
+        if self.likelihood == "bernoulli":  # fused in training alone: exports do without XLA
+            return distributions.bernoulli(outputs, fused=training)
+        return LIKELIHOODS[self.likelihood](outputs)
 
     def infer(
         self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False
@@ -227,7 +230,7 @@ class VAE(GenerativeModel):
         Returns:
             Latents bottom first, [k, B, d] each, and the distributions that they are drawn from.
         """
-        seeds = tf.random.split(seed, len(self.encoders))
+        seeds = stateless.split(seed, len(self.encoders))
         posteriors = [self.posterior(0, image, training)]
         latents = [posteriors[0].sample(k, seed=seeds[0])]
         for layer in range(1, len(self.encoders)):
@@ -343,7 +346,7 @@ class VAE(GenerativeModel):
             if seed is None:
                 latent = between.mean()
             else:
-                seed, here = tf.unstack(tf.random.split(seed, 2))
+                seed, here = tf.unstack(stateless.split(seed, 2))
                 latent = between.sample(seed=here)
         return self.observation(latent).mean()
 
@@ -357,7 +360,7 @@ class VAE(GenerativeModel):
         Returns:
             float32 [num, H, W, C] in [0, 1].
         """
-        top, between = tf.unstack(tf.random.split(_seed(seed), 2))
+        top, between = tf.unstack(stateless.split(_seed(seed), 2))
         return self.decode(self.prior.sample(num, seed=top), between)
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
