@@ -372,6 +372,7 @@ def discriminator(
     *,
     filters: int = 64,
     units: int = 1024,
+    norm: dcgan.Norm | None = dcgan.batch_norm,
     head: Sequence[keras.layers.Layer] = (),
     seed: int = 0,
 ) -> keras.Sequential:
@@ -382,11 +383,11 @@ def discriminator(
         keras.Input(tuple(image_shape)),
         down(filters, 4, kernel_initializer=next(init)),
         LeakyReLU(0.1),
-        down(2 * filters, 4, use_bias=False, kernel_initializer=next(init)),
-        *_norm_and(LeakyReLU(0.1)),
+        down(2 * filters, 4, use_bias=norm is None, kernel_initializer=next(init)),
+        *_norm_and(LeakyReLU(0.1), norm),
         keras.layers.Flatten(),
-        keras.layers.Dense(units, use_bias=False, kernel_initializer=next(init)),
-        *_norm_and(LeakyReLU(0.1, name="features")),
+        keras.layers.Dense(units, use_bias=norm is None, kernel_initializer=next(init)),
+        *_norm_and(LeakyReLU(0.1, name="features"), norm),
         *head,
         keras.layers.Dense(1, kernel_initializer=next(init), name="logit"),
     ]
@@ -407,8 +408,10 @@ def recognition(
     return keras.Sequential(layers, name="recognition")
 
 
-def _norm_and(activation: keras.layers.Layer) -> list[keras.layers.Layer]:
-    return [dcgan.batch_norm(), activation]
+def _norm_and(
+    activation: keras.layers.Layer, norm: dcgan.Norm | None = dcgan.batch_norm
+) -> list[keras.layers.Layer]:
+    return [norm(), activation] if norm else [activation]
 
 
 def _normal(seed: int) -> Iterator[keras.initializers.Initializer]:

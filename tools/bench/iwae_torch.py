@@ -1,4 +1,4 @@
-"""The other side of `tools.bench`: the same IWAE in plain PyTorch, as fast as plain code gets."""
+"""The same IWAE in plain PyTorch, as fast as plain code gets."""
 
 import math
 import time
@@ -10,17 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tools.bench_worker import (
-    BATCH,
-    EPSILON,
-    LATENTS,
-    LEARNING_RATE,
-    PIXELS,
-    WIDTH,
-    Run,
-    gemms,
-    per_gemm,
-)
+from tools.bench.work import EPSILON, IWAE_BATCH, LATENTS, LEARNING_RATE, PIXELS, WIDTH, Run
 
 
 class IWAE(nn.Module):
@@ -52,7 +42,7 @@ class IWAE(nn.Module):
         return -(log_weights.logsumexp(0) - math.log(self.k)).mean()
 
 
-def iwae(
+def train(
     order: dict[str, Any], *, compiled: bool = False, bfloat16: bool = False
 ) -> tuple[Run, dict[str, Any]]:
     """Trains by the faster of Adam's two implementations, which a short trial finds."""
@@ -66,13 +56,13 @@ def iwae(
 
     def batch() -> torch.Tensor:
         nonlocal order_of_epoch, at
-        if at + BATCH > len(images):
+        if at + IWAE_BATCH > len(images):
             order_of_epoch, at = torch.randperm(len(images)), 0
-        grey = images[order_of_epoch[at : at + BATCH]]
-        at += BATCH
-        return (torch.rand(BATCH, PIXELS) * 255.0 < grey).float()
+        grey = images[order_of_epoch[at : at + IWAE_BATCH]]
+        at += IWAE_BATCH
+        return (torch.rand(IWAE_BATCH, PIXELS) * 255.0 < grey).float()
 
-    def train(optimizer: torch.optim.Optimizer, steps: int) -> tuple[float, torch.Tensor]:
+    def steps_of(optimizer: torch.optim.Optimizer, steps: int) -> tuple[float, torch.Tensor]:
         begun = time.perf_counter()
         for _ in range(steps):
             x = batch()
@@ -89,47 +79,16 @@ def iwae(
     }
     trial = max(2, 50 // order["k"])
     for optimizer in optimizers.values():
-        train(optimizer, 3)
+        steps_of(optimizer, 3)
     tried: dict[str, list[float]] = {name: [] for name in optimizers}
     for _ in range(3):
         for name, optimizer in optimizers.items():
-            tried[name].append(trial / train(optimizer, trial)[0])
+            tried[name].append(trial / steps_of(optimizer, trial)[0])
     best = max(tried, key=lambda name: max(tried[name]))
 
     def run(steps: int) -> dict[str, Any]:
-        seconds, loss = train(optimizers[best], steps)
+        seconds, loss = steps_of(optimizers[best], steps)
         return {"seconds": seconds, "loss": float(loss.detach())}
 
     rates = {name: round(max(rates), 1) for name, rates in tried.items()}
     return run, {"torch": torch.__version__, "adam": best, "adam_steps_per_second": rates}
-
-
-_TIMES = 20
-
-
-def gemm(order: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
-    """The step's matrix products alone, by PyTorch, into memory that is there already."""
-    torch.set_num_threads(order["threads"])
-
-    def product(gemm: dict[str, Any]) -> Callable[[], None]:
-        x = torch.randn(gemm["rows"], gemm["inputs"])
-        w = torch.randn(gemm["inputs"], gemm["outputs"])
-        y = torch.randn(gemm["rows"], gemm["outputs"])
-        left, right = {
-            "forward": (x, w), "of_weights": (x.T, y), "of_inputs": (y, w.T),
-        }[gemm["kind"]]  # fmt: skip
-        out = torch.empty(left.shape[0], right.shape[1])
-
-        def work() -> None:
-            for _ in range(_TIMES):
-                torch.mm(left, right, out=out)
-
-        return work
-
-    products = [product(g) for g in gemms(order["k"])]
-
-    def run(steps: int) -> dict[str, Any]:
-        found = per_gemm(products, max(1, steps // _TIMES))
-        return {"seconds": found["seconds"], "each": [s / _TIMES for s in found["each"]]}
-
-    return run, {"torch": torch.__version__}

@@ -1,0 +1,1 @@
+"""Speed of tfgen against PyTorch, plain Keras and the machine: `python -m tools.bench`."""

@@ -1,0 +1,149 @@
+"""What is timed: sizes that both sides share, and the matrix products of one training step.
+
+A convolution counts as the product that it is of image patches: its rows are the positions of its
+map, the smaller one where it is transposed. Each layer has three products: forward, and the
+gradients with respect to its weights and to its inputs.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Run = Callable[[int], dict[str, Any]]  # steps -> {"seconds": ...} and what else was measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """One of the three matrix products of a layer."""
+
+    kind: str  # "forward", "of_weights" or "of_inputs"
+    rows: int
+    inputs: int
+    outputs: int
+
+    @property
+    def flops(self) -> int:
+        """Of one such product."""
+        return 2 * self.rows * self.inputs * self.outputs
+
+
+_KINDS = ("forward", "of_weights", "of_inputs")
+Step = list[tuple[Product, int]]  # The products of a step, each with how often it is made.
+Layers = Sequence[tuple[int, int, int]]  # (rows, inputs, outputs) of each
+
+
+def flops(step: Step) -> int:
+    """Of a whole step."""
+    return sum(product.flops * times for product, times in step)
+
+
+# The IWAE: 784-200-200-50, tanh.
+
+IWAE_BATCH = 100
+LATENTS = 50
+WIDTH = 200
+PIXELS = 784
+LEARNING_RATE, EPSILON = 1e-3, 1e-4
+
+
+def iwae_step(k: int) -> Step:
+    """The products of one step in the order of the layers.
+
+    The gradient with respect to the images is not needed, hence absent.
+    """
+    encoder = [(PIXELS, WIDTH), (WIDTH, WIDTH), (WIDTH, 2 * LATENTS)]
+    decoder = [(LATENTS, WIDTH), (WIDTH, WIDTH), (WIDTH, PIXELS)]
+    layers = [(IWAE_BATCH, *sizes) for sizes in encoder]
+    layers += [(IWAE_BATCH * k, *sizes) for sizes in decoder]
+    return [
+        (Product(kind, *layer), 1)
+        for index, layer in enumerate(layers)
+        for kind in _KINDS
+        if (kind, index) != ("of_inputs", 0)
+    ]
+
+
+# The GANs: InfoGAN's networks for MNIST, 4x4 convolutions of stride 2.
+
+GAN_BATCH = 64
+GAN_LATENTS = 74
+UNITS = 1024
+FILTERS = 64
+LEAK = 0.1
+PENALTY_WEIGHT = 10.0
+ADAM = {"gan": (2e-4, 0.5, 0.999), "wgan_gp": (1e-4, 0.0, 0.9)}  # Step size, beta1, beta2.
+UNROLLED_STEPS = 5
+_TAPS = 4 * 4
+_MAP, _LARGE_MAP = GAN_BATCH * 7 * 7, GAN_BATCH * 14 * 14
+_GENERATOR = (
+    (GAN_BATCH, GAN_LATENTS, UNITS),
+    (GAN_BATCH, UNITS, 7 * 7 * 2 * FILTERS),
+    (_MAP, 2 * FILTERS, _TAPS * FILTERS),
+    (_LARGE_MAP, FILTERS, _TAPS),
+)
+_DISCRIMINATOR = (
+    (_LARGE_MAP, _TAPS, FILTERS),
+    (_MAP, _TAPS * FILTERS, 2 * FILTERS),
+    (GAN_BATCH, 7 * 7 * 2 * FILTERS, UNITS),
+    (GAN_BATCH, UNITS, 1),
+)
+
+
+def _products(layers: Layers, *kinds: str) -> Counter[Product]:
+    return Counter(Product(kind, *layer) for layer in layers for kind in kinds)
+
+
+def _learn(layers: Layers) -> Counter[Product]:
+    """A pass forward and back to the weights; nobody asks for the gradient of the inputs."""
+    both = _products(layers, "forward", "of_weights")
+    return both + _products(layers[1:], "of_inputs")
+
+
+def _discriminator_update() -> Counter[Product]:
+    learn = _learn(_DISCRIMINATOR)
+    return _products(_GENERATOR, "forward") + learn + learn  # fakes; real, fake
+
+
+def _generator_update() -> Counter[Product]:
+    return _learn(_GENERATOR) + _products(_DISCRIMINATOR, "forward", "of_inputs")
+
+
+def gan_step() -> Step:
+    """One update of the discriminator and one of the generator, each on fakes of its own."""
+    return list((_discriminator_update() + _generator_update()).items())
+
+
+def wgan_gp_step() -> Step:
+    """A GAN's step and the penalty: the critic's slope, and back through it to the weights."""
+    slope = _products(_DISCRIMINATOR, "forward", "of_inputs")
+    back = _products(_DISCRIMINATOR, "forward", "of_weights")  # leaky ReLU has no curvature
+    return list((_discriminator_update() + slope + back + _generator_update()).items())
+
+
+def unrolled_step(ahead: int) -> Step:
+    """A GAN's step whose generator sees D `ahead` steps ahead, 1 or more.
+
+    Back through a step ahead each of its products has two. Through the first one only what the
+    fakes did to the weights counts: the weights that it began with are given.
+    """
+    first, rest = _DISCRIMINATOR[:1], _DISCRIMINATOR[1:]
+    learn = _learn(_DISCRIMINATOR)
+    of_pixels = _products(first, "of_inputs", "of_inputs")
+    back = _products(first, "forward", "of_weights") + _products(rest, *2 * _KINDS)
+    step = _discriminator_update() + _learn(_GENERATOR)
+    for _ in range(ahead):
+        step += learn + learn  # real, fake
+    for _ in range(ahead - 1):
+        step += back + back + of_pixels
+    step += _products(_DISCRIMINATOR, "forward", "of_inputs", "of_inputs")
+    step += _products(rest, "forward")
+    step += learn + _products(_DISCRIMINATOR, *_KINDS)  # the surrogate
+    return list(step.items())
+
+
+def step_of(order: dict[str, Any]) -> Step:
+    """The products of what a contender is told to do."""
+    if order["work"] == "iwae":
+        return iwae_step(order["k"])
+    return {"gan": gan_step, "wgan_gp": wgan_gp_step}[order["system"]]()
