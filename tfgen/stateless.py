@@ -8,12 +8,12 @@ order.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 _ALGORITHM = "philox"
-Shape = Sequence[Any] | tf.Tensor
+Shape: TypeAlias = Sequence[Any] | tf.Tensor
 
 
 def normal(shape: Shape, seed: tf.Tensor) -> tf.Tensor:
