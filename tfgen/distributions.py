@@ -18,8 +18,7 @@ class IndependentBernoulli(tfd.Independent):
     """Independent values in {0, 1} whose `log_prob` is cheap, and cheap to differentiate.
 
     log p(x) = sum(x * l - softplus(l)), finite at any logit l, with d log p / d l = x - sigmoid(l).
-    Autodiff would go through a dozen temporaries of the size of the logits, which at [k * batch,
-    pixels] cost an IWAE more than half as much as its matrix products.
+    Autodiff would go through a dozen temporaries of the size of the logits, [k * batch, pixels].
 
     Args:
         logits: [..., *event] of any float dtype; computed with in float32.
