@@ -19,33 +19,15 @@ def test_bernoulli_equals_tfp_and_is_finite_at_any_logit() -> None:
     assert np.isfinite(ours).all()
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_bernoulli_gradient_is_x_minus_sigmoid_and_broadcasts(fused: bool) -> None:
+def test_bernoulli_gradient_is_x_minus_sigmoid_and_broadcasts() -> None:
     logits = tf.random.stateless_normal([5, 3, 4, 4, 1], [1, 2]) * 3
     value = tf.cast(tf.random.stateless_uniform([3, 4, 4, 1], [3, 4]) > 0.5, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        log_prob = distributions.bernoulli(logits, fused=fused).log_prob(value)
+        log_prob = distributions.bernoulli(logits).log_prob(value)
     assert log_prob.shape == (5, 3)
     expected = value - scipy.special.expit(logits.numpy())
     np.testing.assert_allclose(tape.gradient(log_prob, logits), expected, atol=1e-6)
-
-
-def test_fused_bernoulli_computes_in_float32_and_answers_the_gradient_in_the_networks_dtype() -> (
-    None
-):
-    logits = tf.cast(tf.constant([[[0.0], [1.5]], [[-104.0], [1e4]]]), tf.bfloat16)[tf.newaxis]
-    value = tf.constant([[[1.0], [0.0]], [[0.0], [0.0]]])[tf.newaxis]
-    found = {}
-    for fused in (False, True):
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            log_prob = distributions.bernoulli(logits, fused=fused).log_prob(value)
-        found[fused] = log_prob, tape.gradient(log_prob, logits)
-        assert log_prob.dtype == tf.float32
-        assert found[fused][1].dtype == tf.bfloat16
-    for ours, plain in zip(found[True], found[False], strict=True):
-        np.testing.assert_allclose(tf.cast(ours, tf.float32), tf.cast(plain, tf.float32), rtol=1e-6)
 
 
 def test_gaussian_splits_means_and_log_sigmas() -> None:

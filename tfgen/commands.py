@@ -28,8 +28,8 @@ def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
 
     Sets defaults of TensorFlow's environment first, where the user set none: the BFC allocator,
     which keeps large tensors' memory instead of taking page faults at every step; oneDNN's kernels,
-    which TensorFlow leaves off on processors without AVX-512 and which make a GAN's transposed
-    convolutions several times faster there; and quiet logs.
+    which TensorFlow leaves off on processors without AVX-512 and which make a GAN's convolutions
+    faster there; and quiet logs.
     """
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -5,7 +5,6 @@ the network that made them. `event_ndims` trailing axes are one event, over whic
 """
 
 import math
-from collections.abc import Callable
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -14,51 +13,27 @@ from tensorflow_probability import random as tfp_random
 from tfgen import stateless
 
 
-class IndependentBernoulli(tfd.Independent):
-    """Independent values in {0, 1} whose `log_prob` is cheap, and cheap to differentiate.
+class Bernoulli(tfd.Bernoulli):
+    """`tfd.Bernoulli` whose `log_prob` is cheap, and cheap to differentiate.
 
-    log p(x) = sum(x * l - softplus(l)), finite at any logit l, with d log p / d l = x - sigmoid(l).
-    Autodiff would go through a dozen temporaries of the size of the logits, [k * batch, pixels].
-
-    Args:
-        logits: [..., *event] of any float dtype; computed with in float32.
-        event_ndims: trailing axes that are one event.
-        fused: XLA makes one pass over the logits of each of the two expressions. For training: an
-            exported model should not need XLA.
+    log p(x) = x * l - softplus(l) with softplus(l) = max(l, 0) - log(sigmoid(|l|)), finite at any
+    logit l and made of vectorised kernels only. Its gradient, x - sigmoid(l), is one expression;
+    autodiff would go through many temporaries of the size of the logits.
     """
 
-    def __init__(self, logits: tf.Tensor, event_ndims: int, fused: bool = False):
-        super().__init__(tfd.Bernoulli(logits=tf.cast(logits, tf.float32)), event_ndims)
-        self._logits, self._event_ndims, self._fused = logits, event_ndims, fused
-
-    def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
-        log_prob, slope = _LOG_PROB[self._fused], _SLOPE[self._fused]
-
-        @tf.custom_gradient
-        def differentiable(logits: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-            def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                return slope(logits, value, upstream, self._event_ndims)
-
-            return log_prob(logits, value, self._event_ndims), gradient
-
-        return differentiable(self._logits)
+    def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
+        return _bernoulli_log_prob(self._logits_parameter_no_checks(), event)
 
 
-def _log_prob(logits: tf.Tensor, value: tf.Tensor, event_ndims: int) -> tf.Tensor:
-    logits, value = tf.cast(logits, tf.float32), tf.cast(value, tf.float32)
-    # sigmoid(|l|) is in [1/2, 1], so its logarithm is harmless.
-    softplus = tf.nn.relu(logits) - tf.math.log(tf.sigmoid(tf.abs(logits)))
-    return tf.reduce_sum(value * logits - softplus, axis=range(-event_ndims, 0))
+@tf.custom_gradient
+def _bernoulli_log_prob(logits: tf.Tensor, event: tf.Tensor) -> tuple:
+    event = tf.cast(event, logits.dtype)
+    above = tf.sigmoid(tf.abs(logits))  # in [1/2, 1], so its logarithm is harmless
 
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return upstream * (event - tf.where(logits > 0, above, 1.0 - above)), None
 
-def _slope(logits: tf.Tensor, value: tf.Tensor, upstream: tf.Tensor, event_ndims: int) -> tf.Tensor:
-    wide = tf.cast(value, tf.float32) - tf.sigmoid(tf.cast(logits, tf.float32))
-    return tf.cast(upstream[..., *(tf.newaxis,) * event_ndims] * wide, logits.dtype)
-
-
-# By whether they are fused.
-_LOG_PROB = {False: _log_prob, True: tf.function(_log_prob, jit_compile=True)}
-_SLOPE = {False: _slope, True: tf.function(_slope, jit_compile=True)}
+    return event * logits - tf.nn.relu(logits) + tf.math.log(above), grad
 
 
 class DiagonalGaussian(tfd.Distribution):
@@ -135,9 +110,9 @@ def standard_gaussian(dimensions: int) -> DiagonalGaussian:
     return DiagonalGaussian(tf.zeros(dimensions), tf.zeros(dimensions))
 
 
-def bernoulli(logits: tf.Tensor, event_ndims: int = 3, fused: bool = False) -> IndependentBernoulli:
-    """Independent values in {0, 1} from `logits`, e.g. [k, B, H, W, C]."""
-    return IndependentBernoulli(logits, event_ndims, fused)
+def bernoulli(logits: tf.Tensor, event_ndims: int = 3) -> tfd.Distribution:
+    """Independent Bernoulli values in {0, 1} from `logits`, e.g. [k, B, H, W, C]."""
+    return tfd.Independent(Bernoulli(logits=tf.cast(logits, tf.float32)), event_ndims)
 
 
 def gaussian(outputs: tf.Tensor, event_ndims: int = 3) -> tfd.Distribution:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -174,10 +175,17 @@ def test_first_steps() -> None:
 
 
 def test_a_part_measured_now_leaves_the_others() -> None:
-    assert list(figures.merged({"first_step": 1, "k1": 2}, {"gan": 3, "k1": 4})) == [
-        "k1", "gan", "first_step"
-    ]  # fmt: skip
-    assert figures.merged({"k1": 2}, {"k1": 4}) == {"k1": 4}
+    old, new, failed = raced({"tfgen": [1.0]}), raced({"tfgen": [2.0]}), {"error": "status 1"}
+    step = {"runs": [9.0], "median": 9.0}
+    found = figures.merged({"first_step": step, "k1": old}, {"gan": failed, "k1": new})
+    assert list(found) == ["k1", "gan", "first_step"]
+    assert found == {"k1": new, "gan": failed, "first_step": step}
+
+
+def test_a_failure_does_not_replace_what_was_measured() -> None:
+    old = {"k1": raced({"tfgen": [1.0]}), "first_step": {"runs": [9.0], "median": 9.0}}
+    nothing = {"contenders": {"tfgen": {"error": "no memory", "others": []}}}
+    assert figures.merged(old, {"k1": nothing, "first_step": {"error": "status 1"}}) == old
 
 
 def test_the_page_says_what_was_measured_failed_or_is_missing() -> None:
@@ -216,6 +224,30 @@ def test_render_only_measures_nothing(tmp_path) -> None:
     assert main(arguments) == 0
     assert "## gan.gan" in where.read_text()
     assert json.loads(out.read_text())["figures"]["gan"]["over_torch_eager"]["value"] == 1.5
+
+
+def test_only_measures_some_parts_and_keeps_the_others(tmp_path, monkeypatch) -> None:
+    out, where = tmp_path / "b.json", tmp_path / "B.md"
+    kept = raced({"tfgen": [1.0] * 3})
+    out.write_text(json.dumps({"parts": {"k1": kept, "gan": raced({"tfgen": [1.0] * 3})}}))
+    monkeypatch.setattr(contest, "interleaved", lambda *_, **__: GAN["contenders"])
+    monkeypatch.setattr(contest, "make_images", lambda *_: "stub")
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        assert main(["--only=gan", f"--out={out}", f"--page={where}"]) == 0
+    finally:
+        if affinity:
+            os.sched_setaffinity(0, affinity)
+    stored = json.loads(out.read_text())["parts"]
+    assert stored["k1"] == kept
+    assert stored["gan"]["contenders"] == GAN["contenders"]
+    assert "## gan.gan" in where.read_text()
+
+
+def test_a_trial_of_some_contenders_does_not_touch_the_stored_results(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only=k1", "--contenders=tfgen"])
+    assert "--contenders is for trials: give --out" in capsys.readouterr().err
 
 
 def test_first_steps_have_their_flagfiles() -> None:

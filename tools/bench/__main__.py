@@ -25,6 +25,8 @@ from tools.bench import contest, figures, page, worker
 from tools.bench.contest import ROOT, THREADS
 from tools.bench.parts import ALL, FirstStep, Part
 
+RESULTS = ROOT / "results" / "bench.json"
+
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -40,7 +42,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--contenders", type=comma, default=[], help="some contenders, by commas")
     parser.add_argument("--data_dir", help="TFDS directory with mnist; default: synthetic images")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results" / "bench.json")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--page", type=pathlib.Path, default=ROOT / "BENCH.md")
     parser.add_argument("--render_only", action="store_true", help="only write the page anew")
     args = parser.parse_args(argv)
@@ -50,6 +52,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
                 parser.error(f"unknown: {name}; known: {', '.join(known)}")
     if args.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if args.contenders and args.out == RESULTS:
+        # The ratios of a part are of turns in one run: contenders are not measured one by one.
+        parser.error("--contenders is for trials: give --out and --page as well")
     return args
 
 

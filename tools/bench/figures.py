@@ -125,9 +125,17 @@ def targets(found: dict[str, Any], results: dict[str, Result]) -> list[dict[str,
 
 
 def merged(old: dict[str, Result], new: dict[str, Result]) -> dict[str, Result]:
-    """The parts measured now, and of the others what there was; in the order of `parts.ALL`."""
-    both = {**old, **new}
+    """The parts measured now, and of the others what there was; in the order of `parts.ALL`.
+
+    A part that failed, or in which nothing was measured, does not replace one that was measured.
+    """
+    both = {**old, **{name: r for name, r in new.items() if name not in old or _measured(r)}}
     return {name: both[name] for name in descriptions.ALL if name in both}
+
+
+def _measured(result: Result) -> bool:
+    contenders = result.get("contenders", {}).values()
+    return "median" in result or any("median" in contender for contender in contenders)
 
 
 def complete(results: dict[str, Result]) -> dict[str, Any]:

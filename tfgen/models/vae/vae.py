@@ -211,10 +211,7 @@ class VAE(GenerativeModel):
 
     def observation(self, latent: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """p(x | h_1): a distribution over images, given the bottom latents [..., d]."""
-        outputs = _apply(self.decoders[-1], latent, training)
-        if self.likelihood == "bernoulli":  # fused in training alone: exports do without XLA
-            return distributions.bernoulli(outputs, fused=training)
-        return LIKELIHOODS[self.likelihood](outputs)
+        return LIKELIHOODS[self.likelihood](_apply(self.decoders[-1], latent, training))
 
     def infer(
         self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False
