@@ -34,3 +34,9 @@ def test_draws_follow_their_distribution_and_repeat(jit: bool) -> None:
 def test_seeds_and_integers_are_the_same_with_xla(derive: Callable) -> None:
     plain, compiled = (tf.function(derive, jit_compile=jit)(SEED) for jit in (False, True))
     np.testing.assert_array_equal(plain, compiled)
+
+
+def test_seeds_that_are_split_or_folded_differ() -> None:
+    split = stateless.split(SEED, 3).numpy()
+    folded = [stateless.fold_in(SEED, step).numpy() for step in range(3)]
+    assert len({tuple(seed) for seed in (*split, *folded, SEED.numpy())}) == 7
