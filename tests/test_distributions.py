@@ -30,6 +30,25 @@ def test_bernoulli_gradient_is_x_minus_sigmoid_and_broadcasts() -> None:
     np.testing.assert_allclose(tape.gradient(log_prob, logits), expected, atol=1e-6)
 
 
+def test_bernoulli_takes_values_of_more_dimensions_than_logits() -> None:
+    logits = tf.random.stateless_normal([3, 4], [1, 2])
+    values = tf.cast(tf.random.stateless_uniform([5, 3, 4], [3, 4]) > 0.5, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        log_prob = distributions.bernoulli(logits, event_ndims=1).log_prob(values)
+    assert log_prob.shape == (5, 3)
+    expected = tf.reduce_sum(values - tf.sigmoid(logits), 0)
+    np.testing.assert_allclose(tape.gradient(log_prob, logits), expected, atol=1e-6)
+
+
+def test_bernoulli_is_a_tfp_distribution_that_slices_and_copies() -> None:
+    logits = tf.random.stateless_normal([3, 4], [1, 2])
+    found = distributions.bernoulli(logits, event_ndims=1)
+    value = tf.ones([4])
+    np.testing.assert_allclose(found[1:].log_prob(value), found.log_prob(value)[1:])
+    np.testing.assert_allclose(found.copy().log_prob(value), found.log_prob(value))
+
+
 def test_gaussian_splits_means_and_log_sigmas() -> None:
     outputs = np.array([0.5, -1.0], np.float32).reshape(1, 1, 1, 2)
     found = distributions.gaussian(outputs).log_prob(np.full((1, 1, 1, 1), 0.2, np.float32))

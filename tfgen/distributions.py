@@ -13,27 +13,38 @@ from tensorflow_probability import random as tfp_random
 from tfgen import stateless
 
 
-class Bernoulli(tfd.Bernoulli):
-    """`tfd.Bernoulli` whose `log_prob` is cheap, and cheap to differentiate.
+class IndependentBernoulli(tfd.Independent):
+    """`tfd.Independent` of a `tfd.Bernoulli`, its `log_prob` cheap, and cheap to differentiate.
 
-    log p(x) = x * l - softplus(l) with softplus(l) = max(l, 0) - log(sigmoid(|l|)), finite at any
-    logit l and made of vectorised kernels only. Its gradient, x - sigmoid(l), is one expression;
-    autodiff would go through many temporaries of the size of the logits.
+    log p(x) = sum_d x_d l_d - softplus(l_d), softplus(l) = max(l, 0) + log(1 + exp(-|l|)), finite
+    at any logit. Its gradient, x - sigmoid(l), is one expression, and takes the sum in; autodiff
+    would go through many temporaries of the size of the logits. x is data: it gets no gradient.
     """
 
     def _log_prob(self, event: tf.Tensor) -> tf.Tensor:
-        return _bernoulli_log_prob(self._logits_parameter_no_checks(), event)
+        logits = tf.convert_to_tensor(self.distribution.logits_parameter())
+        event = tf.cast(event, logits.dtype)
+        if tf.broadcast_static_shape(logits.shape, event.shape).as_list() != logits.shape.as_list():
+            logits = tf.broadcast_to(
+                logits, tf.broadcast_dynamic_shape(tf.shape(logits), tf.shape(event))
+            )
+        return _bernoulli_log_prob(logits, event, self.event_shape.rank)
 
 
-@tf.custom_gradient
-def _bernoulli_log_prob(logits: tf.Tensor, event: tf.Tensor) -> tuple:
-    event = tf.cast(event, logits.dtype)
-    above = tf.sigmoid(tf.abs(logits))  # in [1/2, 1], so its logarithm is harmless
+def _bernoulli_log_prob(logits: tf.Tensor, event: tf.Tensor, event_ndims: int) -> tf.Tensor:
+    """Sums over the last axes; `event` broadcasts to `logits`, not the other way round."""
 
-    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
-        return upstream * (event - tf.where(logits > 0, above, 1.0 - above)), None
+    @tf.custom_gradient
+    def log_prob(logits: tf.Tensor) -> tuple:
+        def grad(upstream: tf.Tensor) -> tf.Tensor:
+            ones = tf.ones(event_ndims, tf.int32)
+            upstream = tf.reshape(upstream, tf.concat([tf.shape(upstream), ones], 0))
+            return upstream * (event - tf.sigmoid(logits))
 
-    return event * logits - tf.nn.relu(logits) + tf.math.log(above), grad
+        softplus = tf.nn.relu(logits) + tf.math.log1p(tf.exp(-tf.abs(logits)))
+        return tf.reduce_sum(event * logits - softplus, range(-event_ndims, 0)), grad
+
+    return log_prob(logits)
 
 
 class DiagonalGaussian(tfd.Distribution):
@@ -112,7 +123,7 @@ def standard_gaussian(dimensions: int) -> DiagonalGaussian:
 
 def bernoulli(logits: tf.Tensor, event_ndims: int = 3) -> tfd.Distribution:
     """Independent Bernoulli values in {0, 1} from `logits`, e.g. [k, B, H, W, C]."""
-    return tfd.Independent(Bernoulli(logits=tf.cast(logits, tf.float32)), event_ndims)
+    return IndependentBernoulli(tfd.Bernoulli(logits=tf.cast(logits, tf.float32)), event_ndims)
 
 
 def gaussian(outputs: tf.Tensor, event_ndims: int = 3) -> tfd.Distribution:
