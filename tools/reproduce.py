@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -367,4 +368,5 @@ def environment() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `_call` ends its child
     sys.exit(commands.execute(main, sys.argv))

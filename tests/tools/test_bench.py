@@ -142,6 +142,16 @@ def test_what_is_possible_is_the_floor_against_them() -> None:
     assert found["share_of_floor"]["value"] == pytest.approx(0.6)
 
 
+def test_what_is_possible_to_tensorflow_is_its_own_products_against_them() -> None:
+    result = {"contenders": dict(GAN["contenders"])}
+    step = work.gan_step()
+    for name, seconds in (("gemm_torch", 0.1), ("gemm_tf", 0.2)):
+        result["contenders"][name] = {"each": [[seconds / len(step) / t for _, t in step]]}
+    found = figures.figures({"gan": result})["gan"]
+    assert found["possible_over_torch_eager"]["value"] == pytest.approx(10 / 4.0)
+    assert found["tensorflow_floor"]["value"] == pytest.approx(5 / 4.0)
+
+
 # Targets and the page.
 
 

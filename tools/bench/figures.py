@@ -43,9 +43,11 @@ def compared(result: Result, comparison: Comparison) -> dict[str, Any] | None:
     }
 
 
-def floor(result: Result, step: Step) -> dict[str, Any] | None:
-    """Time that a step's matrix products take at least: each by the faster library."""
-    timed = [result["contenders"].get(n, {}).get("each") for n in ("gemm_tf", "gemm_torch")]
+def floor(
+    result: Result, step: Step, libraries: Sequence[str] = ("gemm_tf", "gemm_torch")
+) -> dict[str, Any] | None:
+    """Time that a step's matrix products take at least: each by the faster of some libraries."""
+    timed = [result["contenders"].get(n, {}).get("each") for n in libraries]
     if not any(timed):
         return None
     medians = [
@@ -70,8 +72,16 @@ def _of_part(part: Part, result: Result) -> dict[str, Any]:
         for measure in ("over_torch", "over_torch_eager"):
             against = found.get(measure)
             if against:
-                possible = 1.0 / (base["seconds"] * contenders[against["over"]]["median"])
+                rate = contenders[against["over"]]["median"]
+                possible = 1.0 / (base["seconds"] * rate)
                 found[f"possible_{measure}"] = {"over": against["over"], "value": possible}
+                own = floor(result, part.step, ("gemm_tf",))
+                if own:
+                    found["tensorflow_floor"] = {
+                        "over": against["over"],
+                        "seconds": own["seconds"],
+                        "value": 1.0 / (own["seconds"] * rate),
+                    }
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -123,11 +123,18 @@ def _floor(figures: dict[str, Any]) -> list[str]:
         for key in ("share_of_floor", "torch_share_of_floor")
         if key in figures
     )
-    return [
+    lines = [
         f"floor: {floor['flops'] / 1e9:.2f} GFLOP of matrix products a step, at "
         f"{floor['gflops_per_second']:.0f} GFLOP/s {1000 * floor['seconds']:.2f} ms, "
         f"{1 / floor['seconds']:.1f} steps/s{reached}"
     ]
+    own = figures.get("tensorflow_floor")
+    if own:
+        lines.append(
+            f"the same products by TensorFlow alone take {1000 * own['seconds']:.2f} ms: a float32 "
+            f"step by TensorFlow's kernels can reach {own['value']:.2f} of {own['over']} at most"
+        )
+    return lines
 
 
 def _adams(result: Result) -> list[str]:
