@@ -79,12 +79,23 @@ def test_discretized_logistic_is_finite_far_out() -> None:
 
 def test_diagonal_gaussian_and_its_kl_are_analytic() -> None:
     outputs = np.array([[0.5, -1.0, 0.2, -0.3]], np.float32)
-    q, p = distributions.diagonal_gaussian(outputs), distributions.standard_gaussian(2)
+    q, p = distributions.diagonal_gaussian(outputs), distributions.StandardGaussian(2)
     mean, log_std = outputs[0, :2], outputs[0, 2:]
     # Kingma and Welling 2014, appendix B.
     expected = -0.5 * np.sum(1 + 2 * log_std - mean**2 - np.exp(2 * log_std))
     kl = tfp.distributions.kl_divergence(q, p)
     np.testing.assert_allclose(kl, [expected], rtol=1e-5)
+
+
+def test_diagonal_gaussian_tells_the_density_of_its_draws() -> None:
+    q = distributions.diagonal_gaussian(tf.random.stateless_normal([3, 8], [1, 2]))
+    draws, log_prob = q.experimental_sample_and_log_prob([5], seed=[0, 1])
+    np.testing.assert_array_equal(draws, q.sample(5, seed=[0, 1]))
+    np.testing.assert_allclose(log_prob, q.log_prob(draws), rtol=1e-5)
+    standard = distributions.StandardGaussian(4)
+    np.testing.assert_allclose(
+        standard.log_prob(draws), super(type(standard), standard)._log_prob(draws), rtol=1e-6
+    )
 
 
 def test_diagonal_gaussian_equals_tfp() -> None:

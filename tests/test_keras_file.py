@@ -64,7 +64,9 @@ class TestRoundTrip:
         np.testing.assert_array_equal(model.sample(5, 1), loaded.sample(5, 1))
         np.testing.assert_array_equal(model.log_prob(image, 1, k=3), loaded.log_prob(image, 1, k=3))
         for mine, other in zip(
-            model.infer(image, 2, [1, 2])[0], loaded.infer(image, 2, [1, 2])[0], strict=True
+            model.infer(image, 2, [1, 2]).latents,
+            loaded.infer(image, 2, [1, 2]).latents,
+            strict=True,
         ):
             np.testing.assert_array_equal(mine, other)
 

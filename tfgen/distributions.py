@@ -78,6 +78,15 @@ class DiagonalGaussian(tfd.Distribution):
         squares = tf.square((value - self.loc) / self.std)
         return -tf.reduce_sum(0.5 * squares + self.log_std + _HALF_LOG_2_PI, axis=-1)
 
+    def _sample_and_log_prob(
+        self, sample_shape: tf.Tensor, seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A draw and its density, which is a function of the noise and the sigmas alone."""
+        shape = tf.concat([sample_shape, tf.shape(self.loc)], axis=0)
+        noise = stateless.normal(shape, tfp_random.sanitize_seed(seed))
+        of_std = tf.reduce_sum(self.log_std + _HALF_LOG_2_PI, axis=-1)
+        return self.loc + self.std * noise, -0.5 * tf.reduce_sum(noise**2, axis=-1) - of_std
+
     def _mean(self) -> tf.Tensor:
         return self.loc
 
@@ -97,6 +106,17 @@ class DiagonalGaussian(tfd.Distribution):
         return self.loc.shape[-1:]
 
 
+class StandardGaussian(DiagonalGaussian):
+    """N(0, I) over vectors of so many dimensions."""
+
+    def __init__(self, dimensions: int):
+        super().__init__(tf.zeros(dimensions), tf.zeros(dimensions))
+
+    def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
+        constant = value.shape[-1] * _HALF_LOG_2_PI
+        return -0.5 * tf.reduce_sum(tf.square(value), axis=-1) - constant
+
+
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -114,11 +134,6 @@ def diagonal_gaussian(outputs: tf.Tensor) -> DiagonalGaussian:
     For example outputs of shape [64, 100] give 64 vectors of 50 dimensions.
     """
     return DiagonalGaussian(*tf.split(tf.cast(outputs, tf.float32), 2, axis=-1))
-
-
-def standard_gaussian(dimensions: int) -> DiagonalGaussian:
-    """N(0, I) over vectors of so many dimensions."""
-    return DiagonalGaussian(tf.zeros(dimensions), tf.zeros(dimensions))
 
 
 def bernoulli(logits: tf.Tensor, event_ndims: int = 3) -> tfd.Distribution:

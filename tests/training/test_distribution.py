@@ -139,7 +139,8 @@ class FixedNoise(vae.VAE):
         q = self.posterior(0, image, training)
         pixels = tf.reshape(image, [tf.shape(image)[0], 64])
         waves = tf.reshape(tf.range(64.0 * 3), [64, 3])
-        return [(q.mean() + q.stddev() * tf.sin(pixels @ waves))[tf.newaxis]], [q]
+        latent = (q.mean() + q.stddev() * tf.sin(pixels @ waves))[tf.newaxis]
+        return vae.Inference([latent], [q], [q.log_prob(latent)])
 
 
 def train_vae(cls, count, data, path, **options):

@@ -32,7 +32,7 @@ def test_k_1_equals_the_sampled_elbo_bit_for_bit() -> None:
     networks = vae.networks((8, 8, 1), HPARAMS)
     sampled = vae.VAE(*networks, k=1, analytic_kl=False)
     weighted = iwae.IWAE(*networks, k=1)
-    terms = sampled.log_terms(_images(), *sampled.infer(_images(), 1, tf.constant([1, 2])))
+    terms = sampled.log_terms(_images(), sampled.infer(_images(), 1, tf.constant([1, 2])))
     np.testing.assert_array_equal(sampled.bound(terms, 1.0), weighted.bound(terms, 1.0))
     for a, b in zip(_gradients(sampled, _images()), _gradients(weighted, _images()), strict=True):
         np.testing.assert_array_equal(a, b)

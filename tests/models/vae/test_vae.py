@@ -27,7 +27,7 @@ def test_bound_is_exact_for_the_exact_posterior() -> None:
     exact = LinearGaussian()
     images = exact.images(20)
     model = vae.VAE(exact.encoder(), exact.decoder(), k=4, likelihood="gaussian", analytic_kl=False)
-    terms = model.log_terms(images, *model.infer(images, 4, SEED))
+    terms = model.log_terms(images, model.infer(images, 4, SEED))
     # log w is log p(x) for every sample; float32 sums of some ten terms.
     np.testing.assert_allclose(model.bound(terms, 1.0), exact.log_prob(images), atol=5e-5)
 
@@ -37,7 +37,7 @@ def test_analytic_and_sampled_kl_agree_within_errors() -> None:
     images = exact.images(8)
     k = 4000
     model = vae.VAE(exact.encoder(1.5), exact.decoder(), k=k, likelihood="gaussian")
-    terms = model.log_terms(images, *model.infer(images, k, SEED))
+    terms = model.log_terms(images, model.infer(images, k, SEED))
     ratio = terms["posterior"] - terms["prior"]
     error = tf.math.reduce_std(ratio, 0) / np.sqrt(k)
     assert (abs(tf.reduce_mean(ratio, 0) - terms["top_kl"]) < 4 * error).numpy().all()
@@ -50,9 +50,10 @@ def test_analytic_and_sampled_kl_agree_within_errors() -> None:
 
 def test_two_layers_factorise_as_documented() -> None:
     model, image = _two_layers(), _images()
-    (h1, h2), posteriors = model.infer(image, 3, SEED)
+    inference = model.infer(image, 3, SEED)
+    h1, h2 = inference.latents
     assert (h1.shape, h2.shape) == ((3, 5, 4), (3, 5, 2))
-    terms = model.log_terms(image, [h1, h2], posteriors)
+    terms = model.log_terms(image, inference)
     log_q = model.posterior(0, image).log_prob(h1) + model.posterior(1, h1).log_prob(h2)
     log_p = model.prior.log_prob(h2) + model.conditional_prior(0, h2).log_prob(h1)
     np.testing.assert_allclose(terms["posterior"], log_q, rtol=1e-6)

@@ -94,13 +94,15 @@ class IWAE(vae.VAE):
             return super().train_step(batch)
         image, kl_weight = batch["image"], self._kl_weight()
         with tf.GradientTape() as sampling:
-            latents, _ = self.infer(image, self.k, self.noise_seed(), training=True)
+            latents = self.infer(image, self.k, self.noise_seed(), training=True).latents
         leaves = [tf.stop_gradient(h) for h in latents]
         with tf.GradientTape() as weighing:
             weighing.watch(leaves)
             below = [image, *leaves[:-1]]
             posteriors = [self.posterior(i, h, training=True) for i, h in enumerate(below)]
-            terms = self.log_terms(image, leaves, posteriors, training=True)
+            log_q = [q.log_prob(h) for q, h in zip(posteriors, leaves, strict=True)]
+            inference = vae.Inference(leaves, posteriors, log_q)
+            terms = self.log_terms(image, inference, training=True)
             log_weights = self._log_weights(terms, kl_weight)
             # Its gradient is that of L_k: bounds.iwae differentiates to the normalised weights.
             loss = -tf.reduce_mean(bounds.iwae(log_weights))

@@ -88,6 +88,21 @@ class HParams(hparams.HParams):
         return "dynamic" if self.binarize == "none" else self.binarize
 
 
+@dataclasses.dataclass(frozen=True)
+class Inference:
+    """k samples of the latents of B images, all lists bottom first.
+
+    Attributes:
+        latents: h_i of each stochastic layer, [k, B, d].
+        posteriors: the distribution q(h_i | layer below) that they are drawn from.
+        log_q: log q(h_i | layer below), in nats, [k, B].
+    """
+
+    latents: list[tf.Tensor]
+    posteriors: list[tfd.Distribution]
+    log_q: list[tf.Tensor]
+
+
 @keras.saving.register_keras_serializable("tfgen")
 class VAE(GenerativeModel):
     """A VAE with any number of Gaussian stochastic layers, from the caller's networks.
@@ -155,7 +170,7 @@ class VAE(GenerativeModel):
         self.kl_warmup_steps = kl_warmup_steps
         self.image_shape = tuple(self.encoders[0].input_shape[1:])
         self.latent_dims = tuple(d.input_shape[-1] for d in reversed(self.decoders))
-        self.prior = distributions.standard_gaussian(self.latent_dims[-1])
+        self.prior = distributions.StandardGaussian(self.latent_dims[-1])
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
@@ -213,9 +228,7 @@ class VAE(GenerativeModel):
         """p(x | h_1): a distribution over images, given the bottom latents [..., d]."""
         return LIKELIHOODS[self.likelihood](_apply(self.decoders[-1], latent, training))
 
-    def infer(
-        self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False
-    ) -> tuple[list[tf.Tensor], list[tfd.Distribution]]:
+    def infer(self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False) -> Inference:
         """Draws k samples of every latent layer from q(z|x).
 
         Args:
@@ -223,31 +236,26 @@ class VAE(GenerativeModel):
             k: samples per image.
             seed: int32 [2].
             training: whether the networks run in training mode (dropout, batch statistics).
-
-        Returns:
-            Latents bottom first, [k, B, d] each, and the distributions that they are drawn from.
         """
-        seeds = stateless.split(seed, len(self.encoders))
-        posteriors = [self.posterior(0, image, training)]
-        latents = [posteriors[0].sample(k, seed=seeds[0])]
-        for layer in range(1, len(self.encoders)):
-            posteriors.append(self.posterior(layer, latents[-1], training))
-            latents.append(posteriors[-1].sample(seed=seeds[layer]))
-        return latents, posteriors
+        found, below = Inference([], [], []), image
+        for layer, layer_seed in enumerate(tf.unstack(stateless.split(seed, len(self.encoders)))):
+            posterior = self.posterior(layer, below, training)
+            below, log_q = posterior.experimental_sample_and_log_prob(
+                [] if layer else [k], seed=layer_seed
+            )
+            found.latents.append(below)
+            found.posteriors.append(posterior)
+            found.log_q.append(log_q)
+        return found
 
     def log_terms(
-        self,
-        image: tf.Tensor,
-        latents: Sequence[tf.Tensor],
-        posteriors: Sequence[tfd.Distribution],
-        training: bool = False,
+        self, image: tf.Tensor, inference: Inference, training: bool = False
     ) -> dict[str, tf.Tensor]:
         """The log densities of a bound, in nats, [k, B] each.
 
         Args:
             image: [B, H, W, C].
-            latents: bottom first, [k, B, d] each, as `infer` returns them.
-            posteriors: q of each layer given the one below, as `infer` returns them.
+            inference: of these images, as `infer` returns it.
             training: as for `infer`.
 
         Returns:
@@ -255,7 +263,7 @@ class VAE(GenerativeModel):
             KL(q(h_L|h_{L-1}) || p(h_L)), [B] with one layer and [k, B] with more; "top_ratio":
             the sampled log p(h_L) - log q(h_L|h_{L-1}) that it replaces.
         """
-        log_q = [q.log_prob(h) for q, h in zip(posteriors, latents, strict=True)]
+        latents, log_q = inference.latents, inference.log_q
         log_p = [
             self.conditional_prior(i, latents[i + 1], training).log_prob(latents[i])
             for i in range(len(latents) - 1)
@@ -265,7 +273,7 @@ class VAE(GenerativeModel):
             "likelihood": self.observation(latents[0], training).log_prob(image),
             "prior": tf.add_n(log_p),
             "posterior": tf.add_n(log_q),
-            "top_kl": tfd.kl_divergence(posteriors[-1], self.prior),
+            "top_kl": tfd.kl_divergence(inference.posteriors[-1], self.prior),
             "top_ratio": log_p[-1] - log_q[-1],
         }
 
@@ -276,7 +284,7 @@ class VAE(GenerativeModel):
             "log_weight": log p(x, z_m) - log q(z_m|x) = likelihood - kl; "likelihood":
             log p(x|z_m); "kl": log q(z_m|x) - log p(z_m).
         """
-        terms = self.log_terms(image, *self.infer(image, k, seed))
+        terms = self.log_terms(image, self.infer(image, k, seed))
         kl = terms["posterior"] - terms["prior"]
         return {
             "log_weight": terms["likelihood"] - kl,
@@ -286,7 +294,7 @@ class VAE(GenerativeModel):
 
     def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Means of each layer's q, given one sample of the layer below: [B, d] each."""
-        _, posteriors = self.infer(image, 1, seed)
+        posteriors = self.infer(image, 1, seed).posteriors
         above = [q.mean()[0] for q in posteriors[1:]]  # these carry the axis of the one sample
         return [posteriors[0].mean(), *above]
 
@@ -303,8 +311,8 @@ class VAE(GenerativeModel):
         """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl"."""
         image = batch["image"]
         with tf.GradientTape() as tape:
-            latents, posteriors = self.infer(image, self.k, self.noise_seed(), training=True)
-            terms = self.log_terms(image, latents, posteriors, training=True)
+            inference = self.infer(image, self.k, self.noise_seed(), training=True)
+            terms = self.log_terms(image, inference, training=True)
             loss = -tf.reduce_mean(self.bound(terms, self._kl_weight()))
         self.minimize("model", loss, tape)
         return self._logs(loss, terms)
@@ -312,7 +320,7 @@ class VAE(GenerativeModel):
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The same logs at the full KL weight, by k fresh samples."""
         image = batch["image"]
-        terms = self.log_terms(image, *self.infer(image, self.k, self.noise_seed()))
+        terms = self.log_terms(image, self.infer(image, self.k, self.noise_seed()))
         return self._logs(-tf.reduce_mean(self.bound(terms, 1.0)), terms)
 
     def _kl_weight(self) -> tf.Tensor | float:
@@ -362,8 +370,8 @@ class VAE(GenerativeModel):
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
         """Means of p(x|z) for z ~ q(z|x): images [B, H, W, C] -> [B, H, W, C] in [0, 1]."""
-        latents, _ = self.infer(image, 1, _seed(seed))
-        return self.observation(latents[0][0]).mean()
+        (bottom, *_) = self.infer(image, 1, _seed(seed)).latents
+        return self.observation(bottom[0]).mean()
 
     def interpolate(self, start: tf.Tensor, end: tf.Tensor, steps: int) -> tf.Tensor:
         """Decodes lines between the codes of images: [B, H, W, C] twice -> [B, steps, H, W, C]."""
