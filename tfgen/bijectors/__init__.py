@@ -1,0 +1,1 @@
+"""What tfp.bijectors lacks; conditioners are Keras layers."""

@@ -1,0 +1,177 @@
+"""A stack of autoregressive blocks as one Keras layer, which hands out its bijector."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
+
+from tfgen.bijectors.autoregressive import InverseAutoregressive, MaskedAutoregressive
+from tfgen.bijectors.batch_normalization import FlowBatchNormalization
+from tfgen.networks.made import made
+
+KINDS = ("masked", "inverse")
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class AutoregressiveFlow(keras.layers.Layer):
+    """MAF or IAF blocks; the order of the dimensions is reversed from each to the next.
+
+    For example `AutoregressiveFlow(2, blocks=5, hidden_units=(64, 64))` in
+
+        tfd.TransformedDistribution(base, flow.bijector())
+
+    is a density over [..., 2], trained like any Keras layer.
+
+    Args:
+        dimensions: of one example.
+        blocks: number of MADEs.
+        hidden_units: widths of each MADE's hidden layers.
+        kind: "masked", whose densities are fast (MAF), or "inverse", whose samples are (IAF).
+        context: dimensions of what each block is conditioned on; 0 is nothing.
+        batch_norm: whether each block of a masked flow is followed by batch normalisation, seen
+            from the data.
+        activation: of the hidden layers.
+        gate_bias: of an inverse flow's gates, see `InverseAutoregressive`.
+        seed: int, of the initial weights.
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: for an argument out of its range; see also `networks.made.made`.
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        *,
+        blocks: int = 5,
+        hidden_units: Sequence[int] = (512, 512),
+        kind: str = "masked",
+        context: int = 0,
+        batch_norm: bool = False,
+        activation: str = "relu",
+        gate_bias: float = 1.5,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {list(KINDS)}. Received: {kind!r}")
+        if blocks < 1:
+            raise ValueError(f"blocks must be 1 or more. Received: blocks={blocks}")
+        if batch_norm and kind == "inverse":
+            raise ValueError(
+                "batch_norm is for a masked flow: what an inverse flow transforms are draws. "
+                "Received: batch_norm=True, kind='inverse'"
+            )
+        self.dimensions, self.blocks, self.kind = dimensions, blocks, kind
+        self.hidden_units = [int(width) for width in hidden_units]
+        self.context, self.batch_norm, self.activation = context, batch_norm, activation
+        self.gate_bias, self.seed = gate_bias, seed
+        upwards = list(range(dimensions))
+        self.networks = [
+            made(
+                dimensions,
+                self.hidden_units,
+                order=upwards[::-1] if block % 2 else upwards,
+                context=context,
+                activation=activation,
+                seed=seed + block,
+                name=f"made_{block + 1}",
+            )
+            for block in range(blocks)
+        ]
+        self.norms = [
+            FlowBatchNormalization(dimensions, name=f"norm_{block + 1}")
+            for block in range(blocks if batch_norm else 0)
+        ]
+        self.built = True
+
+    def bijector(self, context: tf.Tensor | None = None, training: bool = False) -> tfb.Bijector:
+        """From the base [..., d] to the data [..., d].
+
+        Args:
+            context: [..., context], whose leading axes broadcast to those of the data.
+            training: whether batch normalisation takes the statistics of the batch.
+
+        Raises:
+            ValueError: if a context is missing, or none is wanted.
+        """
+        if (context is None) != (self.context == 0):
+            raise ValueError(
+                f"{self.name} has a context of {self.context} dimensions. "
+                f"Received: context={'none' if context is None else context.shape}"
+            )
+        conditioners = [_conditioner(n, context, training) for n in self.networks]
+        if self.kind == "inverse":
+            blocks = [InverseAutoregressive(c, self.gate_bias) for c in conditioners]
+            return tfb.Chain(blocks[::-1])
+        parts: list[tfb.Bijector] = []  # the data's end first
+        for index, conditioner in enumerate(conditioners):
+            parts.append(MaskedAutoregressive(conditioner))
+            parts += [norm.bijector(training) for norm in self.norms[index : index + 1]]
+        return tfb.Chain(parts)
+
+    def call(
+        self, x: tf.Tensor, context: tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """Base to data of an inverse flow, data to base of a masked one: the fast direction."""
+        bijector = self.bijector(context, training)
+        return bijector.forward(x) if self.kind == "inverse" else bijector.inverse(x)
+
+    def settle(self, batches: Callable[[], Any]) -> None:
+        """Sets the statistics of batch normalisation to those of a whole data set.
+
+        Args:
+            batches: gives an iterable over pairs of float32 [B, d] and their context, None where
+                there is none; the same each time. It is gone through once for each block, since a
+                block's statistics need those of the blocks before.
+        """
+        for index, norm in enumerate(self.norms):
+            total, squares, count = 0.0, 0.0, 0
+            for x, context in batches():
+                for block in range(index + 1):
+                    conditioner = _conditioner(self.networks[block], context, training=False)
+                    x = MaskedAutoregressive(conditioner).inverse(x)
+                    if block < index:
+                        x = self.norms[block](x)
+                wide = tf.cast(x, tf.float64)
+                total += tf.reduce_sum(wide, 0)
+                squares += tf.reduce_sum(wide**2, 0)
+                count += int(x.shape[0])
+            mean = total / count
+            norm.settle(tf.cast(mean, tf.float32), tf.cast(squares / count - mean**2, tf.float32))
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "dimensions": self.dimensions,
+            "blocks": self.blocks,
+            "hidden_units": self.hidden_units,
+            "kind": self.kind,
+            "context": self.context,
+            "batch_norm": self.batch_norm,
+            "activation": self.activation,
+            "gate_bias": self.gate_bias,
+            "seed": self.seed,
+        }
+
+
+def _conditioner(
+    network: keras.Model, context: tf.Tensor | None, training: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A network on [B, d] as a function of [..., d]; the context's leading axes broadcast."""
+
+    def numbers(x: tf.Tensor) -> tf.Tensor:
+        inputs: Any = tf.reshape(x, [-1, x.shape[-1]])
+        if context is not None:
+            shape = tf.concat([tf.shape(x)[:-1], context.shape[-1:]], axis=0)
+            wide = tf.broadcast_to(context, shape)
+            inputs = [inputs, tf.reshape(wide, [-1, context.shape[-1]])]
+        found = network(inputs, training=training)
+        found = tf.reshape(found, tf.concat([tf.shape(x), found.shape[-1:]], axis=0))
+        return tf.ensure_shape(found, [*x.shape, 2])
+
+    return numbers
