@@ -131,6 +131,9 @@ def train(
                     run.append_jsonl(run_dir.metrics, {"step": step, "epoch": epoch, **logs})
                     _write_scalars(writer, step, logs, "train")
                     _write_scalars(writer, step, {"steps_per_second": rate}, "speed")
+            if due(intervals.validate) or due(intervals.pictures) or step == total:
+                with model.averaged_weights():
+                    model.settle(lambda: data.batches("train", 1000, seed=hparams.seed))
             if due(intervals.validate):
                 logs = validate(model, data, hparams)
                 if chief:

@@ -8,7 +8,7 @@ function of (seed, step, replica), and the compiled loop that both `fit` and `tf
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,6 +95,16 @@ class GenerativeModel(keras.Model):
 
         Args:
             batches: the training split once, in fixed order.
+        """
+
+    def settle(self, batches: Callable[[], Iterable[dict[str, tf.Tensor]]]) -> None:
+        """Sets what depends on the weights and the data before the model is used; default: nothing.
+
+        Called before validations and pictures and at the end of the training. What it sets must be
+        among the weights, and no train step may depend on it.
+
+        Args:
+            batches: gives the training split once, in fixed order, at each call.
         """
 
     def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
