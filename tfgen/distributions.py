@@ -117,6 +117,17 @@ class StandardGaussian(DiagonalGaussian):
         return -0.5 * tf.reduce_sum(tf.square(value), axis=-1) - constant
 
 
+class FlowGaussian(tfd.TransformedDistribution):
+    """A Gaussian carried over by a flow; `mean` is where the flow takes the Gaussian's mean.
+
+    That is not the expectation, which has no closed form, but it stands for it where one code of an
+    image is wanted, and in the count of active units.
+    """
+
+    def _mean(self) -> tf.Tensor:
+        return self.bijector.forward(self.distribution.mean())
+
+
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 

@@ -50,7 +50,7 @@ def test_gradient_tends_to_that_of_log_p() -> None:
 def test_weights_that_favour_worse_samples_are_caught() -> None:
     class Wrong(iwae.IWAE):
         def bound(self, terms: dict, kl_weight: float) -> tf.Tensor:
-            log_weights = self._log_weights(terms, kl_weight)
+            log_weights = self.log_weights(terms, kl_weight)
             weights = tf.stop_gradient(tf.nn.softmax(-log_weights, axis=0))
             return tf.reduce_sum(weights * log_weights, axis=0)
 

@@ -54,6 +54,11 @@ class HParams(vae.HParams):
                 "--analytic_kl has no meaning for the importance weighted bound. "
                 "Received: --analytic_kl=true. Use --system=vae.vae for it"
             )
+        if self.dreg and self.posterior != "gaussian":
+            raise ValueError(
+                "--dreg asks the posterior for densities at points that it did not draw, which "
+                f"take a flow one pass a dimension. Received: --dreg --posterior={self.posterior}"
+            )
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -80,13 +85,9 @@ class IWAE(vae.VAE):
         del config["analytic_kl"]
         return config
 
-    def bound(self, terms: dict[str, tf.Tensor], kl_weight: tf.Tensor | float) -> tf.Tensor:
+    def bound(self, terms: dict[str, Any], kl_weight: tf.Tensor | float) -> tf.Tensor:
         """L_k of each image, from `log_terms`: [B], in nats."""
-        return bounds.iwae(self._log_weights(terms, kl_weight))
-
-    @staticmethod
-    def _log_weights(terms: dict[str, tf.Tensor], kl_weight: tf.Tensor | float) -> tf.Tensor:
-        return terms["likelihood"] + kl_weight * (terms["prior"] - terms["posterior"])
+        return bounds.iwae(self.log_weights(terms, kl_weight))
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the only player, "model"; logs as for `VAE`, "loss" being -L_k."""
@@ -103,7 +104,7 @@ class IWAE(vae.VAE):
             log_q = [q.log_prob(h) for q, h in zip(posteriors, leaves, strict=True)]
             inference = vae.Inference(leaves, posteriors, log_q)
             terms = self.log_terms(image, inference, training=True)
-            log_weights = self._log_weights(terms, kl_weight)
+            log_weights = self.log_weights(terms, kl_weight)
             # Its gradient is that of L_k: bounds.iwae differentiates to the normalised weights.
             loss = -tf.reduce_mean(bounds.iwae(log_weights))
         weights = bounds.normalized_weights(log_weights)[..., tf.newaxis]
@@ -128,14 +129,7 @@ class IWAE(vae.VAE):
 
 def build(hparams: HParams, data_spec: DataSpec) -> IWAE:
     """The paper's networks for images of the data's shape, compiled and ready to train."""
-    model = IWAE(
-        *vae.networks(data_spec.image_shape, hparams),
-        k=hparams.k,
-        dreg=hparams.dreg,
-        likelihood=hparams.likelihood,
-        kl_weight=hparams.kl_weight,
-        kl_warmup_steps=hparams.kl_warmup_steps,
-    )
+    model = IWAE(**vae.slots(hparams, data_spec.image_shape), k=hparams.k, dreg=hparams.dreg)
     total_steps = hparams.total_steps(data_spec.train_size)
     model.compile(vae.optimizer(hparams, total_steps), **hparams.compile_options())
     return model

@@ -10,13 +10,17 @@ With several stochastic layers z = (h_1, ..., h_L), h_L at the top:
     q(z|x) = q(h_1|x) q(h_2|h_1) ... q(h_L|h_{L-1})
     p(x,z) = p(h_L) p(h_{L-1}|h_L) ... p(h_1|h_2) p(x|h_1)
 
+Each factor is a slot: q(h_i|.) is a diagonal Gaussian or an inverse autoregressive flow from one
+(`posterior`), p(h_L) the standard Gaussian or a masked autoregressive flow from it (`prior`).
+
 The estimate uses k reparameterised samples per image; `analytic_kl` takes the KL of the top layer
 in closed form (which for one layer is the whole KL term), else everything is sampled: the mean of
-k log weights, "VAE with k samples" in Burda et al. 2016.
+k log weights, "VAE with k samples" in Burda et al. 2016. With `free_bits` a layer whose KL, in the
+mean over the minibatch, is below so many nats gives no gradient: max(free_bits, KL) for each layer.
 
 Reference: D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014: eq. 3 (bound),
 eq. 7 (sampled estimate), appendix B (analytic KL), appendix C (networks). Several layers:
-Y. Burda et al. ICLR 2016.
+Y. Burda et al. ICLR 2016. Free bits: D. P. Kingma et al. NeurIPS 2016, eq. 15.
 
 Differs from the paper:
   * Two hidden tanh layers of 200 and 50 latents, Glorot weights and Adam as in Burda et al.,
@@ -25,6 +29,7 @@ Differs from the paper:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -34,6 +39,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams, stateless
+from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
 from tfgen.networks.mlp import mlp
@@ -61,13 +67,25 @@ class HParams(hparams.HParams):
     # How grey values become {0, 1} for a Bernoulli likelihood: a fresh draw at each use, one draw
     # for ever, a threshold at 1/2, or not at all.
     binarize: Literal["dynamic", "fixed", "threshold", "none"] = "dynamic"
+    # Posterior of each stochastic layer: a diagonal Gaussian, or an inverse autoregressive flow.
+    posterior: Literal["gaussian", "iaf"] = "gaussian"
+    # Prior of the top layer: the standard Gaussian, or a masked autoregressive flow.
+    prior: Literal["gaussian", "maf"] = "gaussian"
+    flow_blocks: int = 2  # MADEs in a row in each flow.
+    flow_hidden_units: tuple[int, ...] = (200,)  # Widths of their hidden layers.
+    flow_context: int = 50  # Numbers that the encoder gives to each flow of the posterior.
+    # KL in nats below which a stochastic layer, in the minibatch's mean, gives no gradient.
+    free_bits: float = 0.0
     kl_weight: float = 1.0  # Weight of log p(z) - log q(z|x) in training; evaluation has 1.
     kl_warmup_steps: int = 0  # Steps over which the KL weight rises from 0; 0 is off.
     adam_epsilon: float = 1e-4  # Adam's epsilon (Burda et al. 2016).
     adam_beta1: float = 0.9  # Adam's beta1.
 
-    POSITIVE = ("k", "latent_dims", "hidden_units", "adam_epsilon")
-    NOT_NEGATIVE = ("kl_weight", "kl_warmup_steps")
+    POSITIVE = (
+        "k", "latent_dims", "hidden_units", "adam_epsilon", "flow_blocks", "flow_hidden_units",
+        "flow_context",
+    )  # fmt: skip
+    NOT_NEGATIVE = ("kl_weight", "kl_warmup_steps", "free_bits")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +93,11 @@ class HParams(hparams.HParams):
             raise ValueError(
                 "--latent_dims and --hidden_units need one number for each stochastic layer. "
                 f"Received: --latent_dims={self.latent_dims} --hidden_units={self.hidden_units}"
+            )
+        if self.analytic_kl and (self.posterior, self.prior) != ("gaussian", "gaussian"):
+            raise ValueError(
+                "the KL of a flow has no closed form: set --analytic_kl=false. "
+                f"Received: --posterior={self.posterior} --prior={self.prior}"
             )
 
     @property
@@ -118,12 +141,18 @@ class VAE(GenerativeModel):
         k: samples per image in the bound.
         likelihood: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log
             scales, on the last axis).
-        analytic_kl: closed form for the top layer's KL.
+        analytic_kl: closed form for the top layer's KL, which must be of Gaussians.
+        posterior_flows: for each layer, bottom first, an inverse flow over its latents, or None for
+            a Gaussian; the layer's encoder gives the flow's context after the log sigmas. None is
+            a Gaussian for all.
+        prior_flow: a masked flow over the top latents, or None for the standard Gaussian.
+        free_bits: KL in nats below which a layer gives no gradient.
         kl_weight: weight of log p(z) - log q(z|x) in training.
         kl_warmup_steps: steps over which that weight rises from 0.
 
     Raises:
-        ValueError: if the numbers of networks differ, a network is not built, or k is below 1.
+        ValueError: if the numbers of networks differ, a network is not built, a flow does not fit
+            its layer, or k is below 1.
     """
 
     evaluations = (
@@ -140,6 +169,9 @@ class VAE(GenerativeModel):
         k: int = 1,
         likelihood: str = "bernoulli",
         analytic_kl: bool = True,
+        posterior_flows: Sequence[AutoregressiveFlow | None] | None = None,
+        prior_flow: AutoregressiveFlow | None = None,
+        free_bits: float = 0.0,
         kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
         **kwargs: Any,
@@ -170,8 +202,24 @@ class VAE(GenerativeModel):
         self.kl_warmup_steps = kl_warmup_steps
         self.image_shape = tuple(self.encoders[0].input_shape[1:])
         self.latent_dims = tuple(d.input_shape[-1] for d in reversed(self.decoders))
-        self.prior = distributions.StandardGaussian(self.latent_dims[-1])
+        self.posterior_flows = list(posterior_flows or [None] * len(self.encoders))
+        self.prior_flow = prior_flow
+        self.free_bits = free_bits
+        self._check_flows()
         self.built = True
+
+    def _check_flows(self) -> None:
+        wanted = [(flow, "inverse", d) for flow, d in zip(
+            self.posterior_flows, self.latent_dims, strict=True
+        )]  # fmt: skip
+        for flow, kind, dimensions in [*wanted, (self.prior_flow, "masked", self.latent_dims[-1])]:
+            if flow is not None and (flow.kind, flow.dimensions) != (kind, dimensions):
+                raise ValueError(
+                    f"a flow of kind {kind!r} over {dimensions} latents is needed. "
+                    f"Received: {flow.name}, kind {flow.kind!r} over {flow.dimensions}"
+                )
+        if self.analytic_kl and (self.posterior_flows[-1] or self.prior_flow):
+            raise ValueError("the KL of a flow has no closed form. Received: analytic_kl=True")
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`, networks included."""
@@ -182,6 +230,9 @@ class VAE(GenerativeModel):
             "k": self.k,
             "likelihood": self.likelihood,
             "analytic_kl": self.analytic_kl,
+            "posterior_flows": [flow and serialize(flow) for flow in self.posterior_flows],
+            "prior_flow": self.prior_flow and serialize(self.prior_flow),
+            "free_bits": self.free_bits,
             "kl_weight": self.kl_weight,
             "kl_warmup_steps": self.kl_warmup_steps,
             "name": self.name,
@@ -191,9 +242,10 @@ class VAE(GenerativeModel):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "VAE":
         """The model that `get_config` describes."""
-        config = dict(config)
-        for key in ("encoder", "decoder"):
-            config[key] = [keras.saving.deserialize_keras_object(n) for n in config[key]]
+        config, deserialize = dict(config), keras.saving.deserialize_keras_object
+        for key in ("encoder", "decoder", "posterior_flows"):
+            config[key] = [network and deserialize(network) for network in config[key]]
+        config["prior_flow"] = config["prior_flow"] and deserialize(config["prior_flow"])
         return cls(**config)
 
     def adapt(self, batches: tf.data.Dataset) -> None:
@@ -216,7 +268,21 @@ class VAE(GenerativeModel):
 
     def posterior(self, layer: int, below: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """q(h_{layer+1} | h_layer); for layer 0 `below` is images [..., H, W, C]."""
-        return distributions.diagonal_gaussian(_apply(self.encoders[layer], below, training))
+        outputs = _apply(self.encoders[layer], below, training)
+        flow = self.posterior_flows[layer]
+        if flow is None:
+            return distributions.diagonal_gaussian(outputs)
+        moments, context = tf.split(outputs, [2 * flow.dimensions, flow.context], axis=-1)
+        return distributions.FlowGaussian(
+            distributions.diagonal_gaussian(moments), flow.bijector(context, training)
+        )
+
+    def top_prior(self, training: bool = False) -> tfd.Distribution:
+        """p(h_L) over the top latents [d]."""
+        standard = distributions.StandardGaussian(self.latent_dims[-1])
+        if self.prior_flow is None:
+            return standard
+        return distributions.FlowGaussian(standard, self.prior_flow.bijector(training=training))
 
     def conditional_prior(
         self, layer: int, above: tf.Tensor, training: bool = False
@@ -250,7 +316,7 @@ class VAE(GenerativeModel):
 
     def log_terms(
         self, image: tf.Tensor, inference: Inference, training: bool = False
-    ) -> dict[str, tf.Tensor]:
+    ) -> dict[str, Any]:
         """The log densities of a bound, in nats, [k, B] each.
 
         Args:
@@ -259,22 +325,25 @@ class VAE(GenerativeModel):
             training: as for `infer`.
 
         Returns:
-            "likelihood": log p(x|h_1); "prior": log p(z); "posterior": log q(z|x); "top_kl":
-            KL(q(h_L|h_{L-1}) || p(h_L)), [B] with one layer and [k, B] with more; "top_ratio":
-            the sampled log p(h_L) - log q(h_L|h_{L-1}) that it replaces.
+            "likelihood": log p(x|h_1); "prior": log p(z); "posterior": log q(z|x); "ratios": the
+            log p - log q of each layer, bottom first, whose sum is their difference. With
+            `analytic_kl` the last is minus the KL of the top layer instead, [B] with one layer.
         """
         latents, log_q = inference.latents, inference.log_q
         log_p = [
             self.conditional_prior(i, latents[i + 1], training).log_prob(latents[i])
             for i in range(len(latents) - 1)
         ]
-        log_p.append(self.prior.log_prob(latents[-1]))
+        prior = self.top_prior(training)
+        log_p.append(prior.log_prob(latents[-1]))
+        ratios = [p - q for p, q in zip(log_p, log_q, strict=True)]
+        if self.analytic_kl:
+            ratios[-1] = -tfd.kl_divergence(inference.posteriors[-1], prior)
         return {
             "likelihood": self.observation(latents[0], training).log_prob(image),
             "prior": tf.add_n(log_p),
             "posterior": tf.add_n(log_q),
-            "top_kl": tfd.kl_divergence(inference.posteriors[-1], self.prior),
-            "top_ratio": log_p[-1] - log_q[-1],
+            "ratios": ratios,
         }
 
     def importance_terms(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -300,12 +369,18 @@ class VAE(GenerativeModel):
 
     # Training.
 
-    def bound(self, terms: dict[str, tf.Tensor], kl_weight: tf.Tensor | float) -> tf.Tensor:
+    def bound(self, terms: dict[str, Any], kl_weight: tf.Tensor | float) -> tf.Tensor:
         """The bound that training maximises, from `log_terms`: [B], in nats."""
-        ratio = terms["prior"] - terms["posterior"]
-        if self.analytic_kl:
-            ratio = ratio - terms["top_ratio"] - terms["top_kl"]
-        return bounds.elbo(terms["likelihood"] + kl_weight * ratio)
+        return bounds.elbo(self.log_weights(terms, kl_weight))
+
+    def log_weights(self, terms: dict[str, Any], kl_weight: tf.Tensor | float) -> tf.Tensor:
+        """log p(x|z) + kl_weight (log p(z) - log q(z|x)), without the gradient of free layers."""
+        return terms["likelihood"] + kl_weight * sum(self._free(r) for r in terms["ratios"])
+
+    def _free(self, ratio: tf.Tensor) -> tf.Tensor:
+        if not self.free_bits:
+            return ratio
+        return tf.where(tf.reduce_mean(-ratio) < self.free_bits, tf.stop_gradient(ratio), ratio)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl"."""
@@ -327,7 +402,7 @@ class VAE(GenerativeModel):
         return schedules.warmup(self.kl_weight, self.kl_warmup_steps, self.current_step)
 
     @staticmethod
-    def _logs(loss: tf.Tensor, terms: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _logs(loss: tf.Tensor, terms: dict[str, Any]) -> dict[str, tf.Tensor]:
         kl = tf.reduce_mean(terms["posterior"] - terms["prior"])
         likelihood = tf.reduce_mean(terms["likelihood"])
         return {"loss": loss, "elbo": likelihood - kl, "likelihood": likelihood, "kl": kl}
@@ -366,7 +441,7 @@ class VAE(GenerativeModel):
             float32 [num, H, W, C] in [0, 1].
         """
         top, between = tf.unstack(stateless.split(_seed(seed), 2))
-        return self.decode(self.prior.sample(num, seed=top), between)
+        return self.decode(self.top_prior().sample(num, seed=top), between)
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
         """Means of p(x|z) for z ~ q(z|x): images [B, H, W, C] -> [B, H, W, C] in [0, 1]."""
@@ -395,7 +470,7 @@ class VAE(GenerativeModel):
         return {name: grid.numpy() for name, grid in grids.items()}
 
     def latent_grid(self, side: int) -> tf.Tensor:
-        """Images at the quantiles of a 2-D prior (the paper's figure 4): [side, side, H, W, C]."""
+        """Images at a 2-D Gaussian's quantiles (the paper's figure 4): [side, side, H, W, C]."""
         quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
         points = tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1)
         images = self.decode(tf.reshape(points, [side * side, 2]))
@@ -446,6 +521,7 @@ def networks(
 ) -> tuple[list[keras.Model], list[keras.Model]]:
     """Encoders (bottom first) and decoders (top first) of Burda et al. 2016: tanh MLPs."""
     outputs = 1 if hparams.likelihood == "bernoulli" else 2
+    context = hparams.flow_context if hparams.posterior == "iaf" else 0
     *rest, channels = image_shape
     seed = hparams.seed
     encoders: list[keras.Model] = []
@@ -458,7 +534,7 @@ def networks(
             mlp(
                 below,
                 (width, width),
-                (2 * latents,),
+                (2 * latents + context,),
                 seed=seed + layer,
                 name=f"encoder_{layer + 1}",
             )
@@ -487,15 +563,38 @@ def optimizer(hparams: HParams, total_steps: int) -> keras.optimizers.Optimizer:
     )
 
 
+def slots(hparams: HParams, image_shape: Sequence[int]) -> dict[str, Any]:
+    """Arguments of `VAE` but for `k` and `analytic_kl`: networks and flows, and their settings."""
+    encoders, decoders = networks(image_shape, hparams)
+    flow = functools.partial(
+        AutoregressiveFlow, blocks=hparams.flow_blocks, hidden_units=hparams.flow_hidden_units
+    )
+    posterior_flows = None
+    if hparams.posterior == "iaf":
+        posterior_flows = [
+            flow(latents, kind="inverse", context=hparams.flow_context,
+                 seed=hparams.seed + 200 + 10 * layer, name=f"posterior_flow_{layer + 1}")
+            for layer, latents in enumerate(hparams.latent_dims)
+        ]  # fmt: skip
+    prior_flow = None
+    if hparams.prior == "maf":
+        prior_flow = flow(hparams.latent_dims[-1], seed=hparams.seed + 300, name="prior_flow")
+    return {
+        "encoder": encoders,
+        "decoder": decoders,
+        "likelihood": hparams.likelihood,
+        "posterior_flows": posterior_flows,
+        "prior_flow": prior_flow,
+        "free_bits": hparams.free_bits,
+        "kl_weight": hparams.kl_weight,
+        "kl_warmup_steps": hparams.kl_warmup_steps,
+    }
+
+
 def build(hparams: HParams, data_spec: DataSpec) -> VAE:
     """The paper's networks for images of the data's shape, compiled and ready to train."""
     model = VAE(
-        *networks(data_spec.image_shape, hparams),
-        k=hparams.k,
-        likelihood=hparams.likelihood,
-        analytic_kl=hparams.analytic_kl,
-        kl_weight=hparams.kl_weight,
-        kl_warmup_steps=hparams.kl_warmup_steps,
+        **slots(hparams, data_spec.image_shape), k=hparams.k, analytic_kl=hparams.analytic_kl
     )
     model.compile(
         optimizer(hparams, hparams.total_steps(data_spec.train_size)), **hparams.compile_options()
