@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfgen.metrics.measure import Measure
 from tfgen.models.vae import vae
+from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run, Toy
 from tools.claims._common import text, values
 
@@ -88,13 +89,15 @@ CLAIMS = (
 
 
 def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """The figure's three panels: draws of the prior, and of both posteriors of the four points."""
+    """The figure's three panels, draws of the prior and of both posteriors; and samples of digits."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6))
+    runs = outcomes.groups([f"{posterior}_digits_seed0" for posterior in POSTERIORS])[0]
+    images = [_gallery.newest(run) for run in runs]
+    figure, axes = plt.subplots(1, 5, figsize=(17, 3.6))
     models = {}
     for posterior in POSTERIORS:
         (group,) = outcomes.by_seed(f"four_points_{posterior}", seeds=TOY_SEEDS)
@@ -102,13 +105,15 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     draws = models["iaf"].top_prior().sample(4000, seed=[0, 0]).numpy()
     axes[0].scatter(*draws.T, s=1, color="0.4")
     axes[0].set_title("prior")
-    for axis, posterior in zip(axes[1:], POSTERIORS, strict=True):
+    for axis, posterior in zip(axes[1:3], POSTERIORS, strict=True):
         draws = models[posterior].posterior(0, tf.constant(POINTS)).sample(1000, seed=[0, 1])
         for point in range(4):
             axis.scatter(*draws[:, point].numpy().T, s=1)
         axis.set_title(f"posteriors of four points, {posterior}")
-    for axis in axes:
+    for axis in axes[:3]:
         axis.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
+    for axis, image, posterior in zip(axes[3:], images, POSTERIORS, strict=True):
+        _gallery.show(axis, image, f"samples, {posterior} posterior")
     figure.tight_layout()
     figure.savefig(path, dpi=70)
     plt.close(figure)
