@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgen.networks.made import made
+from tfgen.networks.made import autoregress, made
 
 
 def dependencies(
@@ -40,6 +40,28 @@ def test_every_output_sees_all_of_the_context() -> None:
 def test_one_dimension_may_have_a_context() -> None:
     _, of_context = dependencies(made(1, (4,), context=2), 1, context=2)
     assert of_context.all()
+
+
+@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("order", [None, (2, 0, 4, 1, 3)])
+def test_autoregressing_gives_what_calls_for_each_dimension_give(context, order) -> None:
+    network = made(5, (9, 7), order=order, context=context)
+    for index, variable in enumerate(network.trainable_variables):
+        variable.assign(0.5 * tf.random.stateless_normal(variable.shape, [index, 3]))
+    u = tf.random.stateless_normal([6, 5], [1, 2])
+    given = tf.random.stateless_normal([6, context], [3, 4]) if context else None
+
+    def numbers(x):
+        return network(x if given is None else [x, given])
+
+    x = tf.zeros_like(u)
+    for _ in range(5):
+        x = u * tf.exp(numbers(x)[..., 1]) + numbers(x)[..., 0]
+    found = tf.function(autoregress)(network, lambda u, n: u * tf.exp(n[1]) + n[0], u, given)
+    np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)  # sums in another order
+    np.testing.assert_allclose(
+        autoregress(network, lambda u, n: u * tf.exp(n[1]) + n[0], u, given), found, atol=1e-5
+    )
 
 
 def test_wrong_arguments_are_named() -> None:

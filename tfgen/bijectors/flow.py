@@ -9,7 +9,7 @@ from tensorflow_probability import bijectors as tfb
 
 from tfgen.bijectors.autoregressive import InverseAutoregressive, MaskedAutoregressive
 from tfgen.bijectors.batch_normalization import FlowBatchNormalization
-from tfgen.networks.made import made
+from tfgen.networks.made import autoregress, made
 
 KINDS = ("masked", "inverse")
 
@@ -103,7 +103,7 @@ class AutoregressiveFlow(keras.layers.Layer):
                 f"{self.name} has a context of {self.context} dimensions. "
                 f"Received: context={'none' if context is None else context.shape}"
             )
-        conditioners = [_conditioner(n, context, training) for n in self.networks]
+        conditioners = [_Conditioner(n, context, training) for n in self.networks]
         if self.kind == "inverse":
             blocks = [InverseAutoregressive(c, self.gate_bias) for c in conditioners]
             return tfb.Chain(blocks[::-1])
@@ -132,7 +132,7 @@ class AutoregressiveFlow(keras.layers.Layer):
             total, squares, count = 0.0, 0.0, 0
             for x, context in batches():
                 for block in range(index + 1):
-                    conditioner = _conditioner(self.networks[block], context, training=False)
+                    conditioner = _Conditioner(self.networks[block], context)
                     x = MaskedAutoregressive(conditioner).inverse(x)
                     if block < index:
                         x = self.norms[block](x)
@@ -159,19 +159,30 @@ class AutoregressiveFlow(keras.layers.Layer):
         }
 
 
-def _conditioner(
-    network: keras.Model, context: tf.Tensor | None, training: bool
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A network on [B, d] as a function of [..., d]; the context's leading axes broadcast."""
+class _Conditioner:
+    """A MADE on [B, d] as a function of [..., d]; the context's leading axes broadcast."""
 
-    def numbers(x: tf.Tensor) -> tf.Tensor:
-        inputs: Any = tf.reshape(x, [-1, x.shape[-1]])
-        if context is not None:
-            shape = tf.concat([tf.shape(x)[:-1], context.shape[-1:]], axis=0)
-            wide = tf.broadcast_to(context, shape)
-            inputs = [inputs, tf.reshape(wide, [-1, context.shape[-1]])]
-        found = network(inputs, training=training)
+    def __init__(self, network: keras.Model, context: tf.Tensor | None, training: bool = False):
+        self.network, self.context, self.training = network, context, training
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """[..., d] -> [..., d, 2]."""
+        point, context = self._flat(x)
+        inputs = point if context is None else [point, context]
+        found = self.network(inputs, training=self.training)
         found = tf.reshape(found, tf.concat([tf.shape(x), found.shape[-1:]], axis=0))
         return tf.ensure_shape(found, [*x.shape, 2])
 
-    return numbers
+    def autoregress(self, transform: Callable, u: tf.Tensor) -> tf.Tensor:
+        """See `networks.made.autoregress`, for [..., d]."""
+        point, context = self._flat(u)
+        found = autoregress(self.network, transform, point, context)
+        return tf.ensure_shape(tf.reshape(found, tf.shape(u)), u.shape)
+
+    def _flat(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
+        point = tf.reshape(x, [-1, x.shape[-1]])
+        if self.context is None:
+            return point, None
+        width = self.context.shape[-1]
+        shape = tf.concat([tf.shape(x)[:-1], [width]], axis=0)
+        return point, tf.reshape(tf.broadcast_to(self.context, shape), [-1, width])

@@ -1,9 +1,10 @@
 """MADE: a masked MLP whose output for dimension i depends on the dimensions before i alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfgen.layers.masked_dense import MaskedDense
 
@@ -77,10 +78,105 @@ def made(
             linear += keras.layers.Dense(
                 width, use_bias=False, kernel_initializer=glorot(), name="context_to_hidden"
             )(given)
-        degrees, hidden = wanted, keras.layers.Activation(activation)(linear)
+        degrees = wanted
+        hidden = keras.layers.Activation(activation, name=f"activation_{index + 1}")(linear)
     last = [rank + 1 for rank in ranks for _ in range(outputs)]
     numbers = MaskedDense(degrees, last, strict=True, kernel_initializer=small(), name="output")(
         hidden
     )
     numbers = keras.layers.Reshape((dimensions, outputs))(numbers)
     return keras.Model(point if given is None else [point, given], numbers, name=name)
+
+
+def autoregress(
+    network: keras.Model,
+    transform: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    inputs: tf.Tensor,
+    context: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """x_i = transform(inputs_i, numbers_i) for one dimension after the other.
+
+    The numbers of dimension i are what the network makes of the x before it. A hidden unit of
+    degree n is final once n dimensions are known, so each is computed once: all dimensions together
+    cost as much as one call of the network, where calling it for each costs d of them. In float32.
+
+    Args:
+        network: from `made`.
+        transform: ([B], [outputs, B]) -> [B].
+        inputs: float32 [B, d].
+        context: [B, c], where the network has one.
+
+    Returns:
+        float32 [B, d].
+    """
+    dimensions = inputs.shape[-1]
+    names = {layer.name for layer in network.layers}
+    count = sum(name.startswith("hidden_") for name in names)
+    layers = [network.get_layer(f"hidden_{n + 1}") for n in range(count)]
+    activations = [network.get_layer(f"activation_{n + 1}") for n in range(count)]
+    # Examples are columns, so that a unit is a row. One row more takes what is written for nobody.
+    units = [_units_by_degree(layer.out_degrees, dimensions) for layer in layers]
+    kernels = [tf.gather(_rows(layer), u) for layer, u in zip(layers, units, strict=True)]
+    biases = [
+        tf.gather(tf.pad(_float(layer.bias), [[0, 1]]), u)[..., tf.newaxis]
+        for layer, u in zip(layers, units, strict=True)
+    ]
+    if context is not None:
+        given = tf.transpose(_float(network.get_layer("context_to_hidden")(context)))
+        biases[0] += tf.gather(tf.pad(given, [[0, 1], [0, 0]]), units[0])
+    output = network.get_layer("output")
+    order = tf.constant(np.argsort(layers[0].in_degrees), tf.int32)
+    last = tf.gather(tf.reshape(_rows(output)[:-1], [dimensions, -1, _width(layers[-1])]), order)
+    shift = tf.gather(tf.reshape(_float(output.bias), [dimensions, -1, 1]), order)
+    rows = tf.transpose(inputs)
+    batch = tf.shape(inputs)[0]
+
+    def reveal(degree: tf.Tensor | int, x: tf.Tensor, hidden: list[tf.Tensor]) -> list[tf.Tensor]:
+        found: list[tf.Tensor] = []
+        below = x
+        for layer, state in enumerate(hidden):
+            linear = tf.matmul(kernels[layer][degree], below) + biases[layer][degree]
+            at = tf.constant(units[layer])[degree][:, tf.newaxis]
+            below = tf.tensor_scatter_nd_update(state, at, activations[layer](linear))
+            below = tf.ensure_shape(below, state.shape)
+            found.append(below)
+            below = below[:-1]
+        return found
+
+    def one(rank: tf.Tensor, x: tf.Tensor, *hidden: tf.Tensor) -> tuple:
+        numbers = tf.matmul(last[rank], hidden[-1][:-1]) + shift[rank]
+        at = order[rank]
+        value = transform(rows[at], numbers)
+        x = tf.ensure_shape(tf.tensor_scatter_nd_update(x, [[at]], [value]), rows.shape)
+        # After the last dimension its units are computed once more, and nobody reads them.
+        return rank + 1, x, *reveal(tf.minimum(rank + 1, dimensions - 1), x, list(hidden))
+
+    x = tf.zeros_like(rows)
+    hidden = [tf.zeros([_width(layer) + 1, batch]) for layer in layers]
+    for state in hidden:
+        state.set_shape([state.shape[0], rows.shape[1]])
+    hidden = reveal(0, x, hidden)  # units that see the context alone
+    found = tf.while_loop(lambda rank, *_: rank < dimensions, one, (tf.constant(0), x, *hidden))
+    return tf.transpose(found[1])
+
+
+def _units_by_degree(degrees: Sequence[int], dimensions: int) -> np.ndarray:
+    """Indices of the units of degree 0..dimensions-1, a row each, filled up with their number."""
+    groups = [np.flatnonzero(np.array(degrees) == degree) for degree in range(dimensions)]
+    width = max(len(group) for group in groups)
+    return np.array(
+        [np.pad(g, (0, width - len(g)), constant_values=len(degrees)) for g in groups], np.int32
+    )
+
+
+def _rows(layer: MaskedDense) -> tf.Tensor:
+    """Weights of each unit, [units + 1, inputs]; the last row is 0."""
+    return tf.pad(tf.transpose(_float(layer.kernel) * layer.mask), [[0, 1], [0, 0]])
+
+
+def _width(layer: MaskedDense) -> int:
+    return len(layer.out_degrees)
+
+
+def _float(value: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.convert_to_tensor(value), tf.float32)

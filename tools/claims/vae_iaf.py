@@ -89,7 +89,7 @@ CLAIMS = (
 
 
 def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """The figure's three panels, draws of the prior and of both posteriors; and samples of digits."""
+    """The figure's three panels, draws of prior and both posteriors; and samples of digits."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -113,6 +113,8 @@ class MAF(GenerativeModel):
         example = "image" if self.of_images else "point"
         self.needs = (example, "label") if self.num_classes else (example,)
         self.base = distributions.StandardGaussian(self.dimensions)
+        # In a graph even where it is called outside of one: it loops over the dimensions.
+        self._draw = tf.function(self._drawn, reduce_retracing=True)
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
@@ -224,13 +226,15 @@ class MAF(GenerativeModel):
         Returns:
             float32 [num, H, W, C] in [0, 1], or [num, d].
         """
+        num, seed = (tf.convert_to_tensor(value, tf.int32) for value in (num, seed))
+        return self._draw(num, seed, label)
+
+    def _drawn(self, num: tf.Tensor, seed: tf.Tensor, label: tf.Tensor | None) -> tf.Tensor:
         of_base, of_label = tf.unstack(stateless.split(_seed(seed), 2))
         if self.num_classes and label is None:
             label = stateless.uniform([num], of_label, 0, self.num_classes, tf.int32)
-        y = self.density(label).sample(num, seed=of_base) if label is None else (
-            self.density(label).bijector.forward(self.base.sample(num, seed=of_base))
-        )  # fmt: skip
-        return self.to_examples(y)
+        density = self.density(label)
+        return self.to_examples(density.bijector.forward(self.base.sample(num, seed=of_base)))
 
     def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
         """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one example."""
