@@ -69,7 +69,7 @@ def _of_part(part: Part, result: Result) -> dict[str, Any]:
         for key, who in (("share_of_floor", ours), ("torch_share_of_floor", theirs)):
             if who:
                 found[key] = {"of": who, "value": base["seconds"] * contenders[who]["median"]}
-        for measure in ("over_torch", "over_torch_eager"):
+        for measure in ("over_torch", "over_torch_eager", "over_flows"):
             against = found.get(measure)
             if against:
                 rate = contenders[against["over"]]["median"]

@@ -30,6 +30,8 @@ NAMES = {  # In the order of the tables.
     "feature_matching": "with feature matching (features before the logit)",
     "historical_averaging": "with historical averaging, both players",
     "minibatch_discrimination": "with minibatch discrimination (100 kernels of 5)",
+    "zuko": "zuko",
+    "nflows": "nflows",
     "unrolled": f"unrolled, K = {UNROLLED_STEPS}",
 }
 
@@ -214,6 +216,29 @@ def _tricks() -> Part:
     )  # fmt: skip
 
 
+def _maf() -> Part:
+    sizes = "-".join(map(str, (work.MAF_SIZE, *work.MAF_HIDDEN, 2 * work.MAF_SIZE)))
+    return Part(
+        name="maf",
+        title="flow.maf",
+        about=f"{work.MAF_BLOCKS} MADEs of {sizes}, batch {work.MAF_BATCH}, Adam, no batch norm; "
+        "shuffling included. zuko and nflows run on PyTorch, eager, with its fused Adam.",
+        order={"work": "maf"},
+        batch_size=work.MAF_BATCH,
+        contenders=(*OURS_ANY, "zuko", "nflows", *_GEMMS),
+        comparisons=(
+            Comparison(
+                "over_flows", OURS, ("zuko", "nflows"),
+                "fastest float32 against the faster of zuko and nflows",
+            ),
+            Comparison("over_own_float32", OURS_ANY, OURS, "any precision against our own float32"),
+        ),
+        targets=(
+            Target("over_flows", ">=", 3.0, "flow.maf: steps/s over the faster of zuko and nflows"),
+        ),
+    )  # fmt: skip
+
+
 def _first_step(name: str, config: str, seconds: float) -> FirstStep:
     text = f"{config}: seconds from command to first step"
     return FirstStep(name, config, (Target("seconds", "<=", seconds, text),))
@@ -236,6 +261,7 @@ ALL: dict[str, Part | FirstStep] = {
         _gan("gan"),
         _gan("wgan_gp"),
         _tricks(),
+        _maf(),
         _first_step("first_step", "iwae_digits", 10.0),
         _first_step("first_step_gan", "gan_digits", 15.0),
         _first_step("first_step_wgan_gp", "wgan_gp_digits", 15.0),

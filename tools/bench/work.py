@@ -6,9 +6,12 @@ gradients with respect to its weights and to its inputs.
 """
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 Run = Callable[[int], dict[str, Any]]  # steps -> {"seconds": ...} and what else was measured
 
@@ -142,8 +145,36 @@ def unrolled_step(ahead: int) -> Step:
     return list(step.items())
 
 
+# The flow: five MADEs of 63-512-512-126, ReLU.
+
+MAF_BATCH = 100
+MAF_SIZE = 63
+MAF_BLOCKS = 5
+MAF_HIDDEN = (512, 512)
+MAF_RATE = 1e-4
+
+
+def maf_step() -> Step:
+    """The products of one step, masked weights included: all three libraries multiply by them."""
+    sizes = (MAF_SIZE, *MAF_HIDDEN, 2 * MAF_SIZE)
+    layers = [(MAF_BATCH, *pair) for pair in itertools.pairwise(sizes)]
+    blocks = _learn(layers) + Counter(
+        {p: n * (MAF_BLOCKS - 1) for p, n in _products(layers, *_KINDS).items()}
+    )
+    return list(blocks.items())
+
+
+def vectors() -> np.ndarray:
+    """What the flows are trained on: float32 [50000, 63], correlated Gaussians."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(MAF_SIZE, MAF_SIZE)) / MAF_SIZE**0.5
+    return (rng.normal(size=(50_000, MAF_SIZE)) @ mixing).astype(np.float32)
+
+
 def step_of(order: dict[str, Any]) -> Step:
     """The products of what a contender is told to do."""
     if order["work"] == "iwae":
         return iwae_step(order["k"])
+    if order["work"] == "maf":
+        return maf_step()
     return {"gan": gan_step, "wgan_gp": wgan_gp_step}[order["system"]]()

@@ -29,6 +29,8 @@ CONTENDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "torch_compile_bf16": ("{work}_torch", "train", {"compiled": True, "bfloat16": True}),
     "keras": ("{work}_tf", "keras_plain", {}),
     "tfgen_2_replicas": ("{work}_tf", "tfgen", {"replicas": 2}),
+    "zuko": ("{work}_torch", "zuko", {}),
+    "nflows": ("{work}_torch", "nflows", {}),
     "gemm_tf": ("gemms", "by_tensorflow", {}),
     "gemm_torch": ("gemms", "by_torch", {}),
     "tfgen_constant": ("{work}_tf", "tfgen", {"constant": True}),
@@ -78,7 +80,7 @@ def serve(argv: Sequence[str]) -> int:
 def main(argv: Sequence[str]) -> int:
     """Serves; PyTorch and plain Keras without the environment that tfgen's commands set up."""
     name = json.loads(argv[1])["contender"]
-    if "torch" in name or name == "keras":
+    if "torch" in name or name in ("keras", "zuko", "nflows"):
         return serve(argv)
     from tfgen import commands
 
