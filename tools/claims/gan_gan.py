@@ -28,7 +28,8 @@ STEPS_OF_D = (1, 10, 100, 1000)  # of training against a frozen generator
 def rows(budget: str) -> list[Run | Toy]:
     """The toys, and digits on three seeds and MNIST on one, by both losses."""
     found: list[Run | Toy] = [
-        Toy(f"best_discriminator_seed{seed}", discriminator_error, {}, seed) for seed in SEEDS
+        Toy(f"best_discriminator_seed{seed}", discriminator_error, {"steps": 32_000}, seed)
+        for seed in SEEDS
     ]
     for objective in OBJECTIVES:
         flag = f"--objective={objective}"
@@ -109,10 +110,12 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     _gallery.samples(*outcomes.groups(names), path)
 
 
-def discriminator_error(seed: int, steps: int = 4000, batch: int = 2048) -> dict[str, Measure]:
+def discriminator_error(seed: int, steps: int, batch: int = 2048) -> dict[str, Measure]:
     """max |D(x) - p_r / (p_r + p_g)| where p_r + p_g is over 1e-3 of its maximum.
 
-    p_r = N(-1, 1/2), p_g = an equal mixture of N(0, 1) and N(2, 1/2): D* is not monotone.
+    p_r = N(-1, 1/2), p_g = an equal mixture of N(0, 1) and N(2, 1/2): D* is not monotone. The last
+    to be learned is the left tail, where D* falls from 1 to 0 among one example in two hundred:
+    after 4,000 steps the error there is still 0.09, after 16,000 it is 0.03 to 0.05.
     """
     keras.utils.set_random_seed(seed)
     discriminator = mlp((1,), (64, 64), (1,), activation="tanh", seed=seed)
