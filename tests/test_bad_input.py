@@ -104,6 +104,16 @@ def test_a_run_directory_of_other_flags(fails, tmp_path, digits_dir):
     assert sorted(p.name for p in path.rglob("*")) == before
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_later_flags_at_their_defaults(tmp_path):
+    run_dir = run.RunDir(tmp_path / "run")
+    run_dir.create("--k=2\n")
+    run_dir.create("--k=2\n--since=1\n", defaults="--k=50\n--since=1\n")
+    with pytest.raises(run.UserError, match=r"other flags: --since=2 \(now\)"):
+        run_dir.create("--k=2\n--since=2\n", defaults="--k=50\n--since=1\n")
+    with pytest.raises(run.UserError, match=r"--k=2 \(there\), --k=50 \(now\)"):
+        run_dir.create("--k=50\n--since=1\n", defaults="--k=50\n--since=1\n")
+
+
 def test_a_run_directory_in_use(fails, tmp_path):
     run_dir = run.RunDir(tmp_path / "run")
     flagfile = tmp_path / "flags.cfg"

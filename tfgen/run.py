@@ -53,11 +53,13 @@ class RunDir:
         self.keras = self.path / "model.keras"
         self.exports = self.path / "export"
 
-    def create(self, flagfile: str) -> None:
+    def create(self, flagfile: str, defaults: str = "") -> None:
         """Makes the directory for a run with these flags, or opens the one that they made.
 
         Args:
             flagfile: text of the resolved flags.
+            defaults: the same of the flags' defaults: a flag that the run there does not know, as
+                it came with a later version, may be at its default.
 
         Raises:
             UserError: if the directory belongs to a run of other flags (the difference is shown),
@@ -67,13 +69,15 @@ class RunDir:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.samples.mkdir(exist_ok=True)
             if self.flags.exists():
-                self._refuse_other_flags(flagfile)
+                self._refuse_other_flags(flagfile, defaults)
             else:
                 write_text(self.flags, flagfile)
 
-    def _refuse_other_flags(self, flagfile: str) -> None:
+    def _refuse_other_flags(self, flagfile: str, defaults: str) -> None:
         old = self.flags.read_text(encoding="utf-8").splitlines()
-        new = flagfile.splitlines()
+        known = {line.partition("=")[0] for line in old}
+        since = {line for line in defaults.splitlines() if line.partition("=")[0] not in known}
+        new = [line for line in flagfile.splitlines() if line not in since]
         changed = [f"{line} (there)" for line in old if line not in new]
         changed += [f"{line} (now)" for line in new if line not in old]
         if changed:

@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         print(hparams.to_flagfile(system, hp))
         _print_summary(model, hp)
         return 0
-    run_dir.create(hparams.to_flagfile(system, hp))
+    run_dir.create(hparams.to_flagfile(system, hp), hparams.to_flagfile(system, module.HParams()))
     chief = loop.is_chief(strategy)
     with run_dir.lock() if chief else contextlib.nullcontext():
         if chief:
