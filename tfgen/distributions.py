@@ -139,6 +139,89 @@ def _kl(q: DiagonalGaussian, p: DiagonalGaussian, name: str | None = None) -> tf
     return tf.reduce_sum(0.5 * (tf.exp(2.0 * log_ratio) + distance - 1.0) - log_ratio, axis=-1)
 
 
+class Categoricals(tfd.Distribution):
+    """Independent categorical variables as vectors of one-hots laid side by side, [..., N * K].
+
+    With a temperature the draws are relaxed (E. Jang, S. Gu, B. Poole. Categorical
+    Reparameterization with Gumbel-Softmax. ICLR 2017, eq. 1-2), g being Gumbel noise:
+
+        one-hot(argmax_k (logit_k + g_k))   becomes   softmax((logits + g) / temperature)
+
+    and with `straight_through` they are one-hots again, whose gradient is the relaxed draw's. The
+    log density is that of the categorical variables, sum_k z_k log p_k, at relaxed draws its linear
+    continuation, which is no density.
+
+    Args:
+        logits: float32 [..., N, K].
+        temperature: positive scalar, or None for one-hots.
+        straight_through: see above; has no meaning without a temperature.
+    """
+
+    def __init__(
+        self,
+        logits: tf.Tensor,
+        temperature: tf.Tensor | float | None = None,
+        straight_through: bool = False,
+    ):
+        super().__init__(
+            dtype=tf.float32,
+            reparameterization_type=(
+                tfd.NOT_REPARAMETERIZED if temperature is None else tfd.FULLY_REPARAMETERIZED
+            ),
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters={"logits": logits, "temperature": temperature},
+        )
+        self.log_probs = tf.nn.log_softmax(logits, axis=-1)
+        self.temperature, self.straight_through = temperature, straight_through
+
+    def _sample_n(self, n: int, seed: tf.Tensor | None = None) -> tf.Tensor:
+        shape = tf.concat([[n], tf.shape(self.log_probs)], axis=0)
+        uniform = stateless.uniform(shape, tfp_random.sanitize_seed(seed))
+        gumbel = -tf.math.log(-tf.math.log(tf.maximum(uniform, _TINY)))
+        noisy = self.log_probs + gumbel
+        if self.temperature is None:
+            return self._flat(self._one_hot(noisy))
+        relaxed = tf.nn.softmax(noisy / self.temperature, axis=-1)
+        if self.straight_through:
+            relaxed += tf.stop_gradient(self._one_hot(noisy) - relaxed)
+        return self._flat(relaxed)
+
+    def _one_hot(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(tf.argmax(values, axis=-1), self.log_probs.shape[-1])
+
+    def _flat(self, values: tf.Tensor) -> tf.Tensor:
+        shape = tf.concat([tf.shape(values)[:-2], self._event_shape_tensor()], axis=0)
+        return tf.reshape(values, shape)
+
+    def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(value * self._flat(self.log_probs), axis=-1)
+
+    def _mean(self) -> tf.Tensor:
+        return self._flat(tf.exp(self.log_probs))
+
+    def _batch_shape_tensor(self) -> tf.Tensor:
+        return tf.shape(self.log_probs)[:-2]
+
+    def _batch_shape(self) -> tf.TensorShape:
+        return self.log_probs.shape[:-2]
+
+    def _event_shape_tensor(self) -> tf.Tensor:
+        return tf.constant([math.prod(self.log_probs.shape[-2:])], tf.int32)
+
+    def _event_shape(self) -> tf.TensorShape:
+        return tf.TensorShape([math.prod(self.log_probs.shape[-2:])])
+
+
+_TINY = 1e-30  # A uniform draw of 0 would give infinite noise.
+
+
+@tfd.RegisterKL(Categoricals, Categoricals)
+def _kl_categoricals(q: Categoricals, p: Categoricals, name: str | None = None) -> tf.Tensor:
+    """KL(q || p) of the categorical variables, [...]."""
+    return tf.reduce_sum(tf.exp(q.log_probs) * (q.log_probs - p.log_probs), axis=[-2, -1])
+
+
 def diagonal_gaussian(outputs: tf.Tensor) -> DiagonalGaussian:
     """Gaussian with diagonal covariance; the last axis of `outputs` holds means, then log sigmas.
 

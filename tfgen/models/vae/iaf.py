@@ -19,7 +19,6 @@ Differs from the paper:
 """
 
 import dataclasses
-from typing import Literal
 
 from tfgen.data import DataSpec
 from tfgen.models.vae import vae
@@ -30,8 +29,9 @@ class HParams(vae.HParams):
     """Flags of a VAE with an IAF posterior."""
 
     analytic_kl: bool = False  # Has no meaning here: the KL of a flow has no closed form.
-    # Posterior of each stochastic layer: a diagonal Gaussian, or an inverse autoregressive flow.
-    posterior: Literal["gaussian", "iaf"] = "iaf"
+    # Posterior of each stochastic layer: a diagonal Gaussian, an inverse autoregressive flow, or,
+    # with one layer, categorical variables.
+    posterior: vae.Posterior = "iaf"
     flow_blocks: int = 4  # MADEs in a row in each flow; 2, 4 or 8 in the paper.
     flow_hidden_units: tuple[int, ...] = (320, 320)  # Widths of their hidden layers.
 

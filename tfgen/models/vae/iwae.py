@@ -54,6 +54,11 @@ class HParams(vae.HParams):
                 "--analytic_kl has no meaning for the importance weighted bound. "
                 "Received: --analytic_kl=true. Use --system=vae.vae for it"
             )
+        if self.posterior == "categorical":
+            raise ValueError(
+                "relaxed draws of categorical variables have no importance weights. Received: "
+                "--posterior=categorical. Use --system=vae.gumbel for it"
+            )
         if self.dreg and self.posterior != "gaussian":
             raise ValueError(
                 "--dreg asks the posterior for densities at points that it did not draw, which "

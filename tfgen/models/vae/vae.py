@@ -10,8 +10,9 @@ With several stochastic layers z = (h_1, ..., h_L), h_L at the top:
     q(z|x) = q(h_1|x) q(h_2|h_1) ... q(h_L|h_{L-1})
     p(x,z) = p(h_L) p(h_{L-1}|h_L) ... p(h_1|h_2) p(x|h_1)
 
-Each factor is a slot: q(h_i|.) is a diagonal Gaussian or an inverse autoregressive flow from one
-(`posterior`), p(h_L) the standard Gaussian or a masked autoregressive flow from it (`prior`).
+Each factor is a slot: q(h_i|.) is a diagonal Gaussian, an inverse autoregressive flow from one, or
+categorical variables, relaxed in training (`posterior`); p(h_L) is the standard Gaussian, a masked
+autoregressive flow from it (`prior`), or uniform over the categories.
 
 The estimate uses k reparameterised samples per image; `analytic_kl` takes the KL of the top layer
 in closed form (which for one layer is the whole KL term), else everything is sampled: the mean of
@@ -53,6 +54,9 @@ LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
 }
 
 
+Posterior = Literal["gaussian", "iaf", "categorical"]
+
+
 @dataclasses.dataclass(frozen=True)
 class HParams(hparams.HParams):
     """Flags of a VAE; the networks of Burda et al. 2016, one stochastic layer."""
@@ -67,13 +71,18 @@ class HParams(hparams.HParams):
     # How grey values become {0, 1} for a Bernoulli likelihood: a fresh draw at each use, one draw
     # for ever, a threshold at 1/2, or not at all.
     binarize: Literal["dynamic", "fixed", "threshold", "none"] = "dynamic"
-    # Posterior of each stochastic layer: a diagonal Gaussian, or an inverse autoregressive flow.
-    posterior: Literal["gaussian", "iaf"] = "gaussian"
+    # Posterior of each stochastic layer: a diagonal Gaussian, an inverse autoregressive flow, or,
+    # with one layer, categorical variables.
+    posterior: Posterior = "gaussian"
     # Prior of the top layer: the standard Gaussian, or a masked autoregressive flow.
     prior: Literal["gaussian", "maf"] = "gaussian"
     flow_blocks: int = 2  # MADEs in a row in each flow.
     flow_hidden_units: tuple[int, ...] = (200,)  # Widths of their hidden layers.
     flow_context: int = 50  # Numbers that the encoder gives to each flow of the posterior.
+    categories: int = 10  # Values of each categorical variable; they divide --latent_dims.
+    temperature_rate: float = 1e-4  # Temperature of relaxed draws at step t: exp(-rate t),
+    temperature_min: float = 0.5  # and at least this.
+    straight_through: bool = False  # One-hots in training too, with the relaxed draws' gradient.
     # KL in nats below which a stochastic layer, in the minibatch's mean, gives no gradient.
     free_bits: float = 0.0
     kl_weight: float = 1.0  # Weight of log p(z) - log q(z|x) in training; evaluation has 1.
@@ -83,9 +92,9 @@ class HParams(hparams.HParams):
 
     POSITIVE = (
         "k", "latent_dims", "hidden_units", "adam_epsilon", "flow_blocks", "flow_hidden_units",
-        "flow_context",
+        "flow_context", "temperature_min",
     )  # fmt: skip
-    NOT_NEGATIVE = ("kl_weight", "kl_warmup_steps", "free_bits")
+    NOT_NEGATIVE = ("kl_weight", "kl_warmup_steps", "free_bits", "temperature_rate")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +103,20 @@ class HParams(hparams.HParams):
                 "--latent_dims and --hidden_units need one number for each stochastic layer. "
                 f"Received: --latent_dims={self.latent_dims} --hidden_units={self.hidden_units}"
             )
-        if self.analytic_kl and (self.posterior, self.prior) != ("gaussian", "gaussian"):
+        self.check("categories", lambda v: v >= 2, "2 or more")
+        if self.posterior == "categorical":
+            if len(self.latent_dims) > 1 or self.latent_dims[0] % self.categories:
+                raise ValueError(
+                    "--posterior=categorical has one stochastic layer, whose --latent_dims are a "
+                    f"multiple of --categories. Received: --latent_dims={self.latent_dims} "
+                    f"--categories={self.categories}"
+                )
+            if self.prior != "gaussian":
+                raise ValueError(
+                    "--posterior=categorical has a uniform prior over the categories. "
+                    f"Received: --prior={self.prior}"
+                )
+        if self.analytic_kl and (self.posterior == "iaf" or self.prior == "maf"):
             raise ValueError(
                 "the KL of a flow has no closed form: set --analytic_kl=false. "
                 f"Received: --posterior={self.posterior} --prior={self.prior}"
@@ -145,6 +167,11 @@ class VAE(GenerativeModel):
         posterior_flows: for each layer, bottom first, an inverse flow over its latents, or None for
             a Gaussian; the layer's encoder gives the flow's context after the log sigmas. None is
             a Gaussian for all.
+        categories: values of each categorical variable of the only layer, whose encoder gives their
+            logits and whose latents are one-hots side by side; 0 is a Gaussian.
+        temperature_rate: the temperature of relaxed draws at step t is exp(-rate t),
+        temperature_min: and at least this.
+        straight_through: one-hots in training too, with the relaxed draws' gradient.
         prior_flow: a masked flow over the top latents, or None for the standard Gaussian.
         free_bits: KL in nats below which a layer gives no gradient.
         kl_weight: weight of log p(z) - log q(z|x) in training.
@@ -171,6 +198,10 @@ class VAE(GenerativeModel):
         analytic_kl: bool = True,
         posterior_flows: Sequence[AutoregressiveFlow | None] | None = None,
         prior_flow: AutoregressiveFlow | None = None,
+        categories: int = 0,
+        temperature_rate: float = 1e-4,
+        temperature_min: float = 0.5,
+        straight_through: bool = False,
         free_bits: float = 0.0,
         kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
@@ -204,6 +235,13 @@ class VAE(GenerativeModel):
         self.latent_dims = tuple(d.input_shape[-1] for d in reversed(self.decoders))
         self.posterior_flows = list(posterior_flows or [None] * len(self.encoders))
         self.prior_flow = prior_flow
+        self.categories, self.straight_through = categories, straight_through
+        self.temperature_rate, self.temperature_min = temperature_rate, temperature_min
+        if categories and (len(self.latent_dims) > 1 or self.latent_dims[0] % categories):
+            raise ValueError(
+                "categorical variables are in one layer, whose latents are a multiple of their "
+                f"values. Received: latents {self.latent_dims}, categories={categories}"
+            )
         self.free_bits = free_bits
         self._check_flows()
         self.built = True
@@ -232,6 +270,10 @@ class VAE(GenerativeModel):
             "analytic_kl": self.analytic_kl,
             "posterior_flows": [flow and serialize(flow) for flow in self.posterior_flows],
             "prior_flow": self.prior_flow and serialize(self.prior_flow),
+            "categories": self.categories,
+            "temperature_rate": self.temperature_rate,
+            "temperature_min": self.temperature_min,
+            "straight_through": self.straight_through,
             "free_bits": self.free_bits,
             "kl_weight": self.kl_weight,
             "kl_warmup_steps": self.kl_warmup_steps,
@@ -269,6 +311,11 @@ class VAE(GenerativeModel):
     def posterior(self, layer: int, below: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """q(h_{layer+1} | h_layer); for layer 0 `below` is images [..., H, W, C]."""
         outputs = _apply(self.encoders[layer], below, training)
+        if self.categories:
+            temperature = self.temperature() if training else None
+            return distributions.Categoricals(
+                self._by_variable(outputs), temperature, self.straight_through
+            )
         flow = self.posterior_flows[layer]
         if flow is None:
             return distributions.diagonal_gaussian(outputs)
@@ -277,8 +324,22 @@ class VAE(GenerativeModel):
             distributions.diagonal_gaussian(moments), flow.bijector(context, training)
         )
 
+    def _by_variable(self, outputs: tf.Tensor) -> tf.Tensor:
+        """[..., N * K] -> float32 [..., N, K], K the categories."""
+        shape = tf.concat([tf.shape(outputs)[:-1], [-1, self.categories]], axis=0)
+        found = tf.reshape(tf.cast(outputs, tf.float32), shape)
+        variables = self.latent_dims[0] // self.categories
+        return tf.ensure_shape(found, [*outputs.shape[:-1], variables, self.categories])
+
+    def temperature(self) -> tf.Tensor:
+        """Of this step's relaxed draws, scalar."""
+        step = tf.cast(self.current_step, tf.float32)
+        return tf.maximum(tf.exp(-self.temperature_rate * step), self.temperature_min)
+
     def top_prior(self, training: bool = False) -> tfd.Distribution:
         """p(h_L) over the top latents [d]."""
+        if self.categories:
+            return distributions.Categoricals(self._by_variable(tf.zeros(self.latent_dims)))
         standard = distributions.StandardGaussian(self.latent_dims[-1])
         if self.prior_flow is None:
             return standard
@@ -522,6 +583,7 @@ def networks(
     """Encoders (bottom first) and decoders (top first) of Burda et al. 2016: tanh MLPs."""
     outputs = 1 if hparams.likelihood == "bernoulli" else 2
     context = hparams.flow_context if hparams.posterior == "iaf" else 0
+    numbers = 1 if hparams.posterior == "categorical" else 2
     *rest, channels = image_shape
     seed = hparams.seed
     encoders: list[keras.Model] = []
@@ -534,7 +596,7 @@ def networks(
             mlp(
                 below,
                 (width, width),
-                (2 * latents + context,),
+                (numbers * latents + context,),
                 seed=seed + layer,
                 name=f"encoder_{layer + 1}",
             )
@@ -585,6 +647,10 @@ def slots(hparams: HParams, image_shape: Sequence[int]) -> dict[str, Any]:
         "likelihood": hparams.likelihood,
         "posterior_flows": posterior_flows,
         "prior_flow": prior_flow,
+        "categories": hparams.categories if hparams.posterior == "categorical" else 0,
+        "temperature_rate": hparams.temperature_rate,
+        "temperature_min": hparams.temperature_min,
+        "straight_through": hparams.straight_through,
         "free_bits": hparams.free_bits,
         "kl_weight": hparams.kl_weight,
         "kl_warmup_steps": hparams.kl_warmup_steps,

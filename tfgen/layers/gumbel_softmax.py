@@ -1,0 +1,99 @@
+"""A layer that draws relaxed one-hots from logits."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class GumbelSoftmax(keras.layers.Layer):
+    """y = softmax((logits + g) / temperature), g Gumbel noise; nearly a one-hot if it is cold.
+
+        temperature = max(minimum, start exp(-rate t)),   t the calls in training so far
+
+    For example logits [64, 20, 10] are 20 categorical variables of 10 values and give [64, 20, 10].
+    In inference the output is the one-hot of the largest logit, without noise. The noise is a
+    function of (seed, calls so far, replica): replicas differ, and the count is a weight, so that a
+    restored model goes on where it stopped.
+
+    Reference: E. Jang, S. Gu, B. Poole. Categorical Reparameterization with Gumbel-Softmax. ICLR
+    2017, eq. 1-2, section 2.2 (straight-through), appendix (temperature).
+
+    Args:
+        temperature: at the start, more than 0.
+        rate: of its exponential fall a call; 0 keeps it.
+        minimum: where it stops falling.
+        straight_through: one-hots in training too, whose gradient is the relaxed draw's.
+        seed: int, source of the noise.
+        **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        rate: float = 0.0,
+        minimum: float = 0.5,
+        straight_through: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (("temperature", temperature), ("minimum", minimum)):
+            if value <= 0:
+                raise ValueError(f"{name} must be more than 0. Received: {name}={value}")
+        if rate < 0:
+            raise ValueError(f"rate must be 0 or more. Received: rate={rate}")
+        self.start, self.rate, self.minimum = temperature, rate, minimum
+        self.straight_through, self.seed = straight_through, seed
+
+    def build(self, input_shape: tuple) -> None:
+        """Makes the count of calls."""
+        if input_shape[-1] is None or input_shape[-1] < 2:
+            raise ValueError(
+                "the last axis must hold the logits of 2 values or more. "
+                f"Received: input shape {tuple(input_shape)}"
+            )
+        self.calls = self.add_weight(
+            shape=(), initializer="zeros", dtype="int64", trainable=False, name="calls"
+        )
+
+    def temperature(self) -> tf.Tensor:
+        """Of the next call in training, scalar."""
+        calls = tf.cast(self.calls.value, tf.float32)
+        return tf.maximum(self.start * tf.exp(-self.rate * calls), self.minimum)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[..., K] -> [..., K]."""
+        size = inputs.shape[-1]
+        if not training:
+            return tf.one_hot(tf.argmax(inputs, axis=-1), size, dtype=inputs.dtype)
+        key = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.calls.value, tf.int64)])
+        replica = tf.distribute.get_replica_context()
+        if replica:
+            index = tf.cast(replica.replica_id_in_sync_group, tf.int64)
+            key = tf.random.experimental.stateless_fold_in(key, index, alg="philox")
+        temperature = self.temperature()
+        self.calls.assign_add(1)
+        uniform = tf.random.stateless_uniform(tf.shape(inputs), key, alg="philox")
+        gumbel = -tf.math.log(-tf.math.log(tf.maximum(uniform, 1e-30)))  # float32
+        noisy = tf.cast(inputs, tf.float32) + gumbel
+        relaxed = tf.nn.softmax(noisy / temperature, axis=-1)
+        if self.straight_through:
+            relaxed += tf.stop_gradient(tf.one_hot(tf.argmax(noisy, axis=-1), size) - relaxed)
+        return tf.cast(relaxed, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """[..., K] -> [..., K]."""
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`."""
+        return {
+            **super().get_config(),
+            "temperature": self.start,
+            "rate": self.rate,
+            "minimum": self.minimum,
+            "straight_through": self.straight_through,
+            "seed": self.seed,
+        }
