@@ -102,7 +102,7 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     for posterior in POSTERIORS:
         (group,) = outcomes.by_seed(f"four_points_{posterior}", seeds=TOY_SEEDS)
         models[posterior] = trained(posterior, int(np.argmax(values(group, "elbo"))))
-    draws = models["iaf"].top_prior().sample(4000, seed=[0, 0]).numpy()
+    draws = models["iaf"].prior.distribution().sample(4000, seed=[0, 0]).numpy()
     axes[0].scatter(*draws.T, s=1, color="0.4")
     axes[0].set_title("prior")
     for axis, posterior in zip(axes[1:3], POSTERIORS, strict=True):

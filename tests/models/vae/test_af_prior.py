@@ -19,7 +19,7 @@ def test_the_same_model_seen_from_the_base() -> None:
     inference = model.infer(images, 5, tf.constant([1, 2]))
     terms = model.log_terms(images, inference)
     (z,) = inference.latents
-    flow = model.prior_flow.bijector()
+    flow = model.prior.flow.bijector()
     u = flow.inverse(z)
     log_q_u = inference.log_q[0] - flow.inverse_log_det_jacobian(z, 1)
     log_p_u = -0.5 * tf.reduce_sum(u**2, -1) - 1.5 * np.log(2 * np.pi)
@@ -28,10 +28,10 @@ def test_the_same_model_seen_from_the_base() -> None:
 
 def test_samples_come_from_the_flow() -> None:
     model = vae.VAE(**vae.slots(HPARAMS, (8, 8, 1)), analytic_kl=False)
-    network = model.prior_flow.networks[0]
+    network = model.prior.flow.networks[0]
     shift = network.get_layer("output").bias
     shift.assign(tf.constant([50.0, 0.0] * 3))  # shifts of 50, log scales of 0
-    drawn = model.top_prior().sample(2000, seed=[1, 2]).numpy()
+    drawn = model.prior.distribution().sample(2000, seed=[1, 2]).numpy()
     np.testing.assert_allclose(drawn.mean(0), 50.0, atol=1.0)
     assert not np.allclose(model.sample(2, 0), vae.VAE(
         **vae.slots(HPARAMS, (8, 8, 1)), analytic_kl=False

@@ -86,7 +86,9 @@ def test_the_temperature_falls_with_the_step() -> None:
     model = _make(temperature_rate=0.1, temperature_min=0.3)
     for step in (0, 5, 100):
         model.step.assign(step)
-        assert float(model.temperature()) == pytest.approx(max(np.exp(-0.1 * step), 0.3))
+        assert float(model.posterior(0, _images(), training=True).temperature) == pytest.approx(
+            max(np.exp(-0.1 * step), 0.3)
+        )
 
 
 def test_the_score_function_has_the_bounds_gradient() -> None:

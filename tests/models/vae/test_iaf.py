@@ -10,6 +10,7 @@ from tfgen import distributions, hparams
 from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.losses import bounds
 from tfgen.models.vae import iaf, iwae, vae
+from tfgen.models.vae._slots import FlowPosterior, FlowPrior, UniformPrior
 
 SEED = tf.constant([5, 6])
 SMALL = {"latent_dims": (4,), "hidden_units": (16,), "flow_hidden_units": (8,)}
@@ -64,7 +65,7 @@ def test_log_weights_are_exact_where_the_flows_undo_each_other() -> None:
 
     model = Carried(
         exact.encoder(), exact.decoder(), k=4, likelihood="gaussian", analytic_kl=False,
-        prior_flow=flow,
+        prior=FlowPrior(flow),
     )  # fmt: skip
     log_weights = model.importance_terms(images, 4, SEED)["log_weight"]
     expected = np.tile(exact.log_prob(images), (4, 1))
@@ -84,7 +85,7 @@ def test_free_bits_leave_out_the_gradient_below_and_only_below() -> None:
         value = float(tf.reduce_mean(of_likelihood)) - kl
         assert float(bound) == pytest.approx(value, rel=1e-5)
         assert kl > 0.1
-        last = model.posterior_flows[0].networks[-1].trainable_variables[-1]
+        last = model.posteriors[0].flow.networks[-1].trainable_variables[-1]
         return np.array(tape.gradient(bound, last))
 
     assert np.array_equal(gradient(0.1), gradient(0.0))
@@ -96,11 +97,11 @@ def test_a_prior_begins_as_the_standard_gaussian_and_learns() -> None:
     model = vae.VAE(**vae.slots(hp, (8, 8, 1)), analytic_kl=False)
     z = tf.random.stateless_normal([5, 4], [1, 2])
     standard = distributions.StandardGaussian(4).log_prob(z)
-    np.testing.assert_allclose(model.top_prior().log_prob(z), standard, atol=0.1)
+    np.testing.assert_allclose(model.prior.distribution().log_prob(z), standard, atol=0.1)
     model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=5)
     images = np.tile(_images(40).numpy(), (5, 1, 1, 1))
     model.fit(images, batch_size=20, epochs=8, verbose=0)
-    assert not np.allclose(model.top_prior().log_prob(z), standard, atol=0.3)
+    assert not np.allclose(model.prior.distribution().log_prob(z), standard, atol=0.3)
 
 
 COMBINATIONS = [
@@ -137,7 +138,16 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="2 dimensions or more, or a context"):
         vae.slots(vae.HParams(latent_dims=(1,), prior="maf", analytic_kl=False), (8, 8, 1))
     networks = vae.networks((8, 8, 1), vae.HParams(**SMALL))
-    wrong = AutoregressiveFlow(3, hidden_units=(8,))
-    with pytest.raises(ValueError, match="'masked' over 4 latents is needed. .* 'masked' over 3"):
-        vae.VAE(*networks, prior_flow=wrong, analytic_kl=False)
+    flow = AutoregressiveFlow(3, hidden_units=(8,))
+    with pytest.raises(ValueError, match=r"must be over \[4, 4\] latents. Received: \[4, 3\]"):
+        vae.VAE(*networks, prior=FlowPrior(flow), analytic_kl=False)
+    with pytest.raises(ValueError, match="kind 'inverse' is needed. Received: kind='masked'"):
+        FlowPosterior(flow)
+    flow = AutoregressiveFlow(4, hidden_units=(8,), kind="inverse", context=2)
+    with pytest.raises(ValueError, match="takes 10 numbers of its encoder. Received: .* gives 8"):
+        vae.VAE(*networks, posterior=FlowPosterior(flow), analytic_kl=False)
+    with pytest.raises(ValueError, match="no closed form. Received: analytic_kl=True"):
+        vae.VAE(*networks, prior=FlowPrior(AutoregressiveFlow(4, hidden_units=(8,))))
+    with pytest.raises(ValueError, match="one-hot latents need .*'GaussianPosterior', 'Uniform"):
+        vae.VAE(*networks, prior=UniformPrior(4, 2))
     assert hparams.load_system("vae.iaf") is iaf

@@ -56,7 +56,7 @@ def test_two_layers_factorise_as_documented() -> None:
     assert (h1.shape, h2.shape) == ((3, 5, 4), (3, 5, 2))
     terms = model.log_terms(image, inference)
     log_q = model.posterior(0, image).log_prob(h1) + model.posterior(1, h1).log_prob(h2)
-    log_p = model.top_prior().log_prob(h2) + model.conditional_prior(0, h2).log_prob(h1)
+    log_p = model.prior.distribution().log_prob(h2) + model.conditional_prior(0, h2).log_prob(h1)
     np.testing.assert_allclose(terms["posterior"], log_q, rtol=1e-6)
     np.testing.assert_allclose(terms["prior"], log_p, rtol=1e-6)
     np.testing.assert_allclose(

@@ -46,7 +46,7 @@ class HParams(vae.HParams):
     latent_dims: tuple[int, ...] = (200,)  # Variables times their values.
     # Posterior of each stochastic layer: a diagonal Gaussian, an inverse autoregressive flow, or,
     # with one layer, categorical variables.
-    posterior: vae.Posterior = "categorical"
+    posterior: vae.PosteriorName = "categorical"
     # Gradient of the encoder: through relaxed draws, or the score function's with one-hots.
     estimator: Literal["relaxed", "score"] = "relaxed"
 
@@ -66,7 +66,7 @@ class ScoreFunctionVAE(vae.VAE):
     Args:
         encoder: as for `VAE`, to logits.
         decoder: as for `VAE`.
-        **kwargs: further arguments of `VAE`, `categories` among them.
+        **kwargs: further arguments of `VAE`, a `CategoricalPosterior` among them.
     """
 
     def __init__(self, encoder: Any, decoder: Any, **kwargs: Any):

@@ -31,7 +31,7 @@ class HParams(vae.HParams):
     analytic_kl: bool = False  # Has no meaning here: the KL of a flow has no closed form.
     # Posterior of each stochastic layer: a diagonal Gaussian, an inverse autoregressive flow, or,
     # with one layer, categorical variables.
-    posterior: vae.Posterior = "iaf"
+    posterior: vae.PosteriorName = "iaf"
     flow_blocks: int = 4  # MADEs in a row in each flow; 2, 4 or 8 in the paper.
     flow_hidden_units: tuple[int, ...] = (320, 320)  # Widths of their hidden layers.
 

@@ -30,7 +30,6 @@ Differs from the paper:
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -40,9 +39,10 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams, stateless
-from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
+from tfgen.models.vae import _slots
+from tfgen.models.vae._slots import GaussianPosterior, Posterior, Prior, StandardPrior
 from tfgen.networks.mlp import mlp
 from tfgen.training import optimizers, schedules
 from tfgen.training.model import GenerativeModel
@@ -54,7 +54,7 @@ LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
 }
 
 
-Posterior = Literal["gaussian", "iaf", "categorical"]
+PosteriorName = Literal["gaussian", "iaf", "categorical"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class HParams(hparams.HParams):
     binarize: Literal["dynamic", "fixed", "threshold", "none"] = "dynamic"
     # Posterior of each stochastic layer: a diagonal Gaussian, an inverse autoregressive flow, or,
     # with one layer, categorical variables.
-    posterior: Posterior = "gaussian"
+    posterior: PosteriorName = "gaussian"
     # Prior of the top layer: the standard Gaussian, or a masked autoregressive flow.
     prior: Literal["gaussian", "maf"] = "gaussian"
     flow_blocks: int = 2  # MADEs in a row in each flow.
@@ -164,22 +164,16 @@ class VAE(GenerativeModel):
         likelihood: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log
             scales, on the last axis).
         analytic_kl: closed form for the top layer's KL, which must be of Gaussians.
-        posterior_flows: for each layer, bottom first, an inverse flow over its latents, or None for
-            a Gaussian; the layer's encoder gives the flow's context after the log sigmas. None is
-            a Gaussian for all.
-        categories: values of each categorical variable of the only layer, whose encoder gives their
-            logits and whose latents are one-hots side by side; 0 is a Gaussian.
-        temperature_rate: the temperature of relaxed draws at step t is exp(-rate t),
-        temperature_min: and at least this.
-        straight_through: one-hots in training too, with the relaxed draws' gradient.
-        prior_flow: a masked flow over the top latents, or None for the standard Gaussian.
+        posterior: what makes q(h_i|.) of an encoder's numbers, a `_slots.Posterior`, or a list with
+            one for each layer, bottom first. None is a diagonal Gaussian for all.
+        prior: p(h_L), a `_slots.Prior`. None is the standard Gaussian.
         free_bits: KL in nats below which a layer gives no gradient.
         kl_weight: weight of log p(z) - log q(z|x) in training.
         kl_warmup_steps: steps over which that weight rises from 0.
 
     Raises:
-        ValueError: if the numbers of networks differ, a network is not built, a flow does not fit
-            its layer, or k is below 1.
+        ValueError: if the numbers of networks differ, a network is not built, a posterior or the
+            prior does not fit, or k is below 1.
     """
 
     evaluations = (
@@ -196,12 +190,8 @@ class VAE(GenerativeModel):
         k: int = 1,
         likelihood: str = "bernoulli",
         analytic_kl: bool = True,
-        posterior_flows: Sequence[AutoregressiveFlow | None] | None = None,
-        prior_flow: AutoregressiveFlow | None = None,
-        categories: int = 0,
-        temperature_rate: float = 1e-4,
-        temperature_min: float = 0.5,
-        straight_through: bool = False,
+        posterior: Posterior | Sequence[Posterior] | None = None,
+        prior: Prior | None = None,
         free_bits: float = 0.0,
         kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
@@ -233,30 +223,36 @@ class VAE(GenerativeModel):
         self.kl_warmup_steps = kl_warmup_steps
         self.image_shape = tuple(self.encoders[0].input_shape[1:])
         self.latent_dims = tuple(d.input_shape[-1] for d in reversed(self.decoders))
-        self.posterior_flows = list(posterior_flows or [None] * len(self.encoders))
-        self.prior_flow = prior_flow
-        self.categories, self.straight_through = categories, straight_through
-        self.temperature_rate, self.temperature_min = temperature_rate, temperature_min
-        if categories and (len(self.latent_dims) > 1 or self.latent_dims[0] % categories):
-            raise ValueError(
-                "categorical variables are in one layer, whose latents are a multiple of their "
-                f"values. Received: latents {self.latent_dims}, categories={categories}"
-            )
+        if posterior is None:
+            posterior = [GaussianPosterior(dimensions) for dimensions in self.latent_dims]
+        self.posteriors = [posterior] if isinstance(posterior, Posterior) else list(posterior)
+        self.prior = prior or StandardPrior(self.latent_dims[-1])
+        self._check_slots()
         self.free_bits = free_bits
-        self._check_flows()
         self.built = True
 
-    def _check_flows(self) -> None:
-        wanted = [(flow, "inverse", d) for flow, d in zip(
-            self.posterior_flows, self.latent_dims, strict=True
-        )]  # fmt: skip
-        for flow, kind, dimensions in [*wanted, (self.prior_flow, "masked", self.latent_dims[-1])]:
-            if flow is not None and (flow.kind, flow.dimensions) != (kind, dimensions):
+    def _check_slots(self) -> None:
+        found = [p.dimensions for p in (*self.posteriors, self.prior)]
+        wanted = [*self.latent_dims, self.latent_dims[-1]]
+        if found != wanted:
+            raise ValueError(
+                f"posteriors and prior must be over {wanted} latents. Received: {found}"
+            )
+        for encoder, posterior in zip(self.encoders, self.posteriors, strict=True):
+            if encoder.output_shape[-1] != posterior.outputs:
                 raise ValueError(
-                    f"a flow of kind {kind!r} over {dimensions} latents is needed. "
-                    f"Received: {flow.name}, kind {flow.kind!r} over {flow.dimensions}"
+                    f"{posterior.name} takes {posterior.outputs} numbers of its encoder. "
+                    f"Received: {encoder.name} gives {encoder.output_shape[-1]}"
                 )
-        if self.analytic_kl and (self.posterior_flows[-1] or self.prior_flow):
+        top = self.posteriors[-1]
+        if len({p.one_hot for p in (*self.posteriors, self.prior)}) > 1 or (
+            top.one_hot and len(self.posteriors) > 1
+        ):
+            raise ValueError(
+                "one-hot latents need one layer, a CategoricalPosterior and a UniformPrior. "
+                f"Received: {[type(p).__name__ for p in (*self.posteriors, self.prior)]}"
+            )
+        if self.analytic_kl and not (top.closed_form and self.prior.closed_form):
             raise ValueError("the KL of a flow has no closed form. Received: analytic_kl=True")
 
     def get_config(self) -> dict[str, Any]:
@@ -268,12 +264,8 @@ class VAE(GenerativeModel):
             "k": self.k,
             "likelihood": self.likelihood,
             "analytic_kl": self.analytic_kl,
-            "posterior_flows": [flow and serialize(flow) for flow in self.posterior_flows],
-            "prior_flow": self.prior_flow and serialize(self.prior_flow),
-            "categories": self.categories,
-            "temperature_rate": self.temperature_rate,
-            "temperature_min": self.temperature_min,
-            "straight_through": self.straight_through,
+            "posterior": [serialize(p) for p in self.posteriors],
+            "prior": serialize(self.prior),
             "free_bits": self.free_bits,
             "kl_weight": self.kl_weight,
             "kl_warmup_steps": self.kl_warmup_steps,
@@ -285,9 +277,9 @@ class VAE(GenerativeModel):
     def from_config(cls, config: dict[str, Any]) -> "VAE":
         """The model that `get_config` describes."""
         config, deserialize = dict(config), keras.saving.deserialize_keras_object
-        for key in ("encoder", "decoder", "posterior_flows"):
-            config[key] = [network and deserialize(network) for network in config[key]]
-        config["prior_flow"] = config["prior_flow"] and deserialize(config["prior_flow"])
+        for key in ("encoder", "decoder", "posterior"):
+            config[key] = [deserialize(part) for part in config[key]]
+        config["prior"] = deserialize(config["prior"])
         return cls(**config)
 
     def adapt(self, batches: tf.data.Dataset) -> None:
@@ -311,39 +303,7 @@ class VAE(GenerativeModel):
     def posterior(self, layer: int, below: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """q(h_{layer+1} | h_layer); for layer 0 `below` is images [..., H, W, C]."""
         outputs = _apply(self.encoders[layer], below, training)
-        if self.categories:
-            temperature = self.temperature() if training else None
-            return distributions.Categoricals(
-                self._by_variable(outputs), temperature, self.straight_through
-            )
-        flow = self.posterior_flows[layer]
-        if flow is None:
-            return distributions.diagonal_gaussian(outputs)
-        moments, context = tf.split(outputs, [2 * flow.dimensions, flow.context], axis=-1)
-        return distributions.FlowGaussian(
-            distributions.diagonal_gaussian(moments), flow.bijector(context, training)
-        )
-
-    def _by_variable(self, outputs: tf.Tensor) -> tf.Tensor:
-        """[..., N * K] -> float32 [..., N, K], K the categories."""
-        shape = tf.concat([tf.shape(outputs)[:-1], [-1, self.categories]], axis=0)
-        found = tf.reshape(tf.cast(outputs, tf.float32), shape)
-        variables = self.latent_dims[0] // self.categories
-        return tf.ensure_shape(found, [*outputs.shape[:-1], variables, self.categories])
-
-    def temperature(self) -> tf.Tensor:
-        """Of this step's relaxed draws, scalar."""
-        step = tf.cast(self.current_step, tf.float32)
-        return tf.maximum(tf.exp(-self.temperature_rate * step), self.temperature_min)
-
-    def top_prior(self, training: bool = False) -> tfd.Distribution:
-        """p(h_L) over the top latents [d]."""
-        if self.categories:
-            return distributions.Categoricals(self._by_variable(tf.zeros(self.latent_dims)))
-        standard = distributions.StandardGaussian(self.latent_dims[-1])
-        if self.prior_flow is None:
-            return standard
-        return distributions.FlowGaussian(standard, self.prior_flow.bijector(training=training))
+        return self.posteriors[layer].distribution(outputs, self.current_step, training)
 
     def conditional_prior(
         self, layer: int, above: tf.Tensor, training: bool = False
@@ -395,7 +355,7 @@ class VAE(GenerativeModel):
             self.conditional_prior(i, latents[i + 1], training).log_prob(latents[i])
             for i in range(len(latents) - 1)
         ]
-        prior = self.top_prior(training)
+        prior = self.prior.distribution(training)
         log_p.append(prior.log_prob(latents[-1]))
         ratios = [p - q for p, q in zip(log_p, log_q, strict=True)]
         if self.analytic_kl:
@@ -502,7 +462,7 @@ class VAE(GenerativeModel):
             float32 [num, H, W, C] in [0, 1].
         """
         top, between = tf.unstack(stateless.split(_seed(seed), 2))
-        return self.decode(self.top_prior().sample(num, seed=top), between)
+        return self.decode(self.prior.distribution().sample(num, seed=top), between)
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
         """Means of p(x|z) for z ~ q(z|x): images [B, H, W, C] -> [B, H, W, C] in [0, 1]."""
@@ -578,25 +538,27 @@ def _seed(seed: int | tf.Tensor) -> tf.Tensor:
 
 
 def networks(
-    image_shape: Sequence[int], hparams: HParams
+    image_shape: Sequence[int], hparams: HParams, numbers: Sequence[int] | None = None
 ) -> tuple[list[keras.Model], list[keras.Model]]:
-    """Encoders (bottom first) and decoders (top first) of Burda et al. 2016: tanh MLPs."""
+    """Encoders (bottom first) and decoders (top first) of Burda et al. 2016: tanh MLPs.
+
+    Each encoder gives so many `numbers`; by default a diagonal Gaussian's.
+    """
+    numbers = numbers or [2 * latents for latents in hparams.latent_dims]
     outputs = 1 if hparams.likelihood == "bernoulli" else 2
-    context = hparams.flow_context if hparams.posterior == "iaf" else 0
-    numbers = 1 if hparams.posterior == "categorical" else 2
     *rest, channels = image_shape
     seed = hparams.seed
     encoders: list[keras.Model] = []
     decoders: list[keras.Model] = []
     below: Sequence[int] = image_shape
-    for layer, (latents, width) in enumerate(
-        zip(hparams.latent_dims, hparams.hidden_units, strict=True)
+    for layer, (latents, width, given) in enumerate(
+        zip(hparams.latent_dims, hparams.hidden_units, numbers, strict=True)
     ):
         encoders.append(
             mlp(
                 below,
                 (width, width),
-                (numbers * latents + context,),
+                (given,),
                 seed=seed + layer,
                 name=f"encoder_{layer + 1}",
             )
@@ -626,31 +588,15 @@ def optimizer(hparams: HParams, total_steps: int) -> keras.optimizers.Optimizer:
 
 
 def slots(hparams: HParams, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Arguments of `VAE` but for `k` and `analytic_kl`: networks and flows, and their settings."""
-    encoders, decoders = networks(image_shape, hparams)
-    flow = functools.partial(
-        AutoregressiveFlow, blocks=hparams.flow_blocks, hidden_units=hparams.flow_hidden_units
-    )
-    posterior_flows = None
-    if hparams.posterior == "iaf":
-        posterior_flows = [
-            flow(latents, kind="inverse", context=hparams.flow_context,
-                 seed=hparams.seed + 200 + 10 * layer, name=f"posterior_flow_{layer + 1}")
-            for layer, latents in enumerate(hparams.latent_dims)
-        ]  # fmt: skip
-    prior_flow = None
-    if hparams.prior == "maf":
-        prior_flow = flow(hparams.latent_dims[-1], seed=hparams.seed + 300, name="prior_flow")
+    """Arguments of `VAE` but for `k` and `analytic_kl`: networks, posteriors, prior, settings."""
+    posteriors = [_slots.posterior(hparams, i) for i in range(len(hparams.latent_dims))]
+    encoders, decoders = networks(image_shape, hparams, [p.outputs for p in posteriors])
     return {
         "encoder": encoders,
         "decoder": decoders,
         "likelihood": hparams.likelihood,
-        "posterior_flows": posterior_flows,
-        "prior_flow": prior_flow,
-        "categories": hparams.categories if hparams.posterior == "categorical" else 0,
-        "temperature_rate": hparams.temperature_rate,
-        "temperature_min": hparams.temperature_min,
-        "straight_through": hparams.straight_through,
+        "posterior": posteriors,
+        "prior": _slots.prior(hparams),
         "free_bits": hparams.free_bits,
         "kl_weight": hparams.kl_weight,
         "kl_warmup_steps": hparams.kl_warmup_steps,
