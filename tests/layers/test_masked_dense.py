@@ -37,6 +37,7 @@ def test_what_is_masked_gets_no_gradient() -> None:
 
 
 def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:
+    keras.utils.set_random_seed(0)
     model = keras.Sequential([
         keras.Input((3,)), MaskedDense((1, 2, 3), (1, 1, 2, 2), activation="tanh"),
         MaskedDense((1, 1, 2, 2), (1, 2, 3), strict=True),
@@ -44,8 +45,10 @@ def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:
     x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     x[:, 2] = x[:, 0] * 0.5
     model.compile(keras.optimizers.Adam(0.03), "mse")
-    losses = model.fit(x, x, epochs=30, verbose=0).history["loss"]
-    assert losses[-1] < 0.85 * losses[0]  # the third is known from the first, the others are noise
+    model.fit(x, x, epochs=60, verbose=0)
+    error = np.mean((model.predict(x, verbose=0) - x) ** 2, axis=0)
+    # The third is known from the first; what the others depend on is not before them.
+    assert error[2] < 0.02 < 0.5 < error[:2].min()
     model.save(tmp_path / "model.keras")
     twin = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(twin.predict(x, verbose=0), model.predict(x, verbose=0))

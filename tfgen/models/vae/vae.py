@@ -80,8 +80,8 @@ class HParams(hparams.HParams):
     flow_hidden_units: tuple[int, ...] = (200,)  # Widths of their hidden layers.
     flow_context: int = 50  # Numbers that the encoder gives to each flow of the posterior.
     categories: int = 10  # Values of each categorical variable; they divide --latent_dims.
-    temperature_rate: float = 1e-4  # Temperature of relaxed draws at step t: exp(-rate t),
-    temperature_min: float = 0.5  # and at least this.
+    temperature_rate: float = 1e-4  # The temperature of relaxed draws at step t is exp(-rate t).
+    temperature_min: float = 0.5  # Where that temperature stops falling.
     straight_through: bool = False  # One-hots in training too, with the relaxed draws' gradient.
     # KL in nats below which a stochastic layer, in the minibatch's mean, gives no gradient.
     free_bits: float = 0.0
