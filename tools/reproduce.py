@@ -1,8 +1,9 @@
 """Measures what a system's paper claims: `python -m tools.reproduce vae.iwae [--budget=small]`.
 
 Trains the system and its baselines (resuming what is there), evaluates them, checks the claims and
-writes results/<system>.json and results/<system>.png; RESULTS.md is generated from all of
-results/*.json. What is to be run and what is claimed stands in tools/claims/<family>_<system>.py.
+writes results/<system>.json and results/<system>.png; RESULTS.md and OBJECTIVES.md are generated
+from all of results/*.json. What is to be run and what is claimed stands in
+tools/claims/<family>_<system>.py.
 
 The rows of results/<system>.json may be measured in portions, each on another machine:
 --only=NAME,... measures some and keeps the others, --list shows what is done. The file is written
@@ -29,7 +30,7 @@ from typing import Any, Literal
 from tfgen import commands, evaluate, hparams, run
 from tfgen.errors import UserError
 from tfgen.metrics.measure import Measure
-from tools import results_page
+from tools import objectives_page, results_page
 from tools.claims._base import Claim, NotRun, Outcome, Outcomes, Run, Toy
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -67,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
             reproduce(system, claims, options)
     if not options.list:
         run.write_text(ROOT / "RESULTS.md", results_page.page(results_page.read(RESULTS)))
+        objectives_page.write()
     return 0
 
 

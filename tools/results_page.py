@@ -50,7 +50,7 @@ def _summary(results: Sequence[dict[str, Any]]) -> str:
         left_out = len(result.get("not_measured", []))
         link = f"[{system}](#{system.replace('.', '')})"
         body.append([link, *(_count(n) for n in (sum(holds), holds.count(False), left_out))])
-    return _table(["system", "claims that hold", "fall short", "not measured"], body)
+    return table(["system", "claims that hold", "fall short", "not measured"], body)
 
 
 def _count(number: int) -> str:
@@ -112,7 +112,7 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
          "holds" if claim["holds"] else "**falls short**"]
         for claim in claims
     ]  # fmt: skip
-    return _table(["claim", "paper", "ours", "baseline", "unit", ""], body)
+    return table(["claim", "paper", "ours", "baseline", "unit", ""], body)
 
 
 def _left_out(not_measured: Iterable[dict[str, Any]]) -> str:
@@ -152,9 +152,9 @@ def _rows(alike: Sequence[dict[str, Any]]) -> str:
         [row["name"], f"{row['minutes']:g}", *(_number(columns[said][at]) for said in varying)]
         for at, row in enumerate(alike)
     ]
-    table = _table(["toy" if "toy" in alike[0] else "run", "minutes", *varying], body)
+    shown = table(["toy" if "toy" in alike[0] else "run", "minutes", *varying], body)
     same = [f"{said} {_number(columns[said][0])}" for said in columns if said not in varying]
-    return table + (f"\nThe same in all: {', '.join(same)}.\n" if same else "")
+    return shown + (f"\nThe same in all: {', '.join(same)}.\n" if same else "")
 
 
 def _varies(measures: Sequence[dict[str, Any]]) -> bool:
@@ -177,7 +177,8 @@ def _number(measure: dict[str, Any]) -> str:
     return f"{measure['value']:.4g}{error}"
 
 
-def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells."""
     ruled = itertools.chain([header, ["---"] * len(header)], body)
     escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in ruled)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in escaped)

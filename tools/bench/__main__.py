@@ -1,8 +1,8 @@
-"""Measures tfgen's speed against PyTorch, plain Keras and the machine; writes BENCH.md.
+"""Measures tfgen's speed against PyTorch, plain Keras and the machine; writes the pages on it.
 
     python -m tools.bench                     all of it, about an hour and a half on a quiet machine
     python -m tools.bench --only=gan,wgan_gp  some parts; the others keep their figures
-    python -m tools.bench --render_only       BENCH.md anew from results/bench.json
+    python -m tools.bench --render_only       the pages anew from results/bench.json
 
 The figures are ratios of contenders that take turns (A B C A B C ...) on the same two cores, each
 in a process of its own that sleeps while others work; medians over the turns. Needs what
@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tools import objectives_page
 from tools.bench import contest, figures, page, worker
 from tools.bench.contest import ROOT, THREADS
 from tools.bench.parts import ALL, FirstStep, Part
@@ -124,6 +125,7 @@ def main(argv: Sequence[str]) -> int:
     for row in _write(parts, args)["targets"]:
         verdict = {True: "holds", False: "FAILS", None: "no verdict"}[row["holds"]]
         print(f"{row['text']}: {page.shown(row['value'], row['measure'])}, {verdict}")
+    objectives_page.write()
     return 0
 
 

@@ -184,7 +184,8 @@ _TRICKS = {
 }
 
 
-def _tricks() -> Part:
+def tricks() -> Part:
+    """The tricks of a GAN, each on the plain GAN's step, and unrolling."""
     comparisons, targets = zip(*(_trick(*trick) for trick in _TRICKS.items()), strict=True)
     more = work.flops(work.unrolled_step(UNROLLED_STEPS)) / work.flops(work.gan_step())
     return Part(
@@ -260,7 +261,7 @@ ALL: dict[str, Part | FirstStep] = {
         ),
         _gan("gan"),
         _gan("wgan_gp"),
-        _tricks(),
+        tricks(),
         _maf(),
         _first_step("first_step", "iwae_digits", 10.0),
         _first_step("first_step_gan", "gan_digits", 15.0),
