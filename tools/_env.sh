@@ -3,6 +3,7 @@
 #
 #   set_up run    .venv has what requirements.txt asks for
 #   set_up dev    .venv has what requirements-dev.txt asks for
+#   set_up_oracles   and what requirements-oracles.txt lists, after set_up dev
 #
 # Afterwards $PY is its Python. PYTHON=/path/to/python chooses the Python that .venv is made from.
 
@@ -121,4 +122,16 @@ set_up() {
         rm -f "$UNFINISHED"
     fi
     exec 9<&-
+}
+
+# Adds to a .venv that `set_up dev` made what tests compare with.
+set_up_oracles() {
+    local requirements=(requirements.txt requirements-dev.txt requirements-oracles.txt)
+    if is_ready "$VENV/.ready-oracles" "${requirements[@]}"; then return; fi
+    say "Installing requirements-oracles.txt into $VENV"
+    "$PY" -m pip install --disable-pip-version-check --no-input --quiet torch==2.13.0 >&2 &&
+        "$PY" -m pip install --disable-pip-version-check --no-input --quiet --no-deps \
+            -r "$ROOT/requirements-oracles.txt" >&2 ||
+        die "pip could not install the oracles (see above)"
+    fingerprint "${requirements[@]}" >"$VENV/.ready-oracles"
 }
