@@ -89,6 +89,15 @@ def test_gans_have_the_networks_whose_products_are_counted(system: str) -> None:
     assert normed == (system == "gan")
 
 
+def test_the_iaf_has_the_networks_whose_products_are_counted() -> None:
+    iaf_tf = importlib.import_module("tools.bench.iaf_tf")
+    hp = iaf_tf.hparams()
+    model = iaf_tf.iaf.build(hp, iaf_tf.training.dataset(np.zeros((2, 28, 28, 1)), "binary").spec)
+    kernels = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.name == "kernel")
+    first = 784 * 200
+    assert work.flops(work.iaf_step()) == 2 * 100 * (3 * kernels - first)
+
+
 # Figures.
 
 
@@ -202,7 +211,7 @@ def test_the_page_says_what_was_measured_failed_or_is_missing() -> None:
     tricks = raced({"tfgen": [10.0], "historical_averaging": [8.0], "unrolled": [1.0]})
     tricks["contenders"]["feature_matching"] = {"others": [], "error": "no memory"}
     text = page.render(figures.complete({"gan": GAN, "gan_tricks": tricks}))
-    assert "Not measured yet: k1, k50, wgan_gp, maf, first_step" in text
+    assert "Not measured yet: k1, k50, wgan_gp, maf, iaf, first_step" in text
     assert "* fastest float32 against eager PyTorch: **1.50** [1.25, 1.75] (tfgen / torch)" in text
     assert "| gan.gan: historical averaging, share of a step | at most 10 % | 25 % |" in text
     assert "* historical averaging costs 25.0 % [25.0, 25.0] of a step" in text

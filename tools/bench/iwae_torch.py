@@ -45,11 +45,26 @@ class IWAE(nn.Module):
 def train(
     order: dict[str, Any], *, compiled: bool = False, bfloat16: bool = False
 ) -> tuple[Run, dict[str, Any]]:
-    """Trains by the faster of Adam's two implementations, which a short trial finds."""
+    """The IWAE of so many samples."""
+    trial = max(2, 50 // order["k"])
+    return trained(order, lambda: IWAE(order["k"]), trial, compiled, bfloat16)
+
+
+def trained(
+    order: dict[str, Any],
+    make: Callable[[], nn.Module],
+    trial: int,
+    compiled: bool,
+    bfloat16: bool,
+) -> tuple[Run, dict[str, Any]]:
+    """Trains by the faster of Adam's two implementations, which trials of so many steps find.
+
+    The module that is made maps binary images [B, 784] to the loss.
+    """
     torch.set_num_threads(order["threads"])
     torch.manual_seed(0)
     images = torch.from_numpy(np.load(order["images"]).reshape(-1, PIXELS))
-    model = IWAE(order["k"])
+    model = make()
     objective: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if compiled else model
     adam: dict[str, Any] = {"lr": LEARNING_RATE, "eps": EPSILON}
     order_of_epoch, at = torch.randperm(len(images)), 0
@@ -77,7 +92,6 @@ def train(
         "foreach": torch.optim.Adam(model.parameters(), foreach=True, **adam),
         "fused": torch.optim.Adam(model.parameters(), fused=True, **adam),
     }
-    trial = max(2, 50 // order["k"])
     for optimizer in optimizers.values():
         steps_of(optimizer, 3)
     tried: dict[str, list[float]] = {name: [] for name in optimizers}

@@ -240,6 +240,25 @@ def _maf() -> Part:
     )  # fmt: skip
 
 
+def _iaf() -> Part:
+    return Part(
+        name="iaf",
+        title="vae.iaf",
+        about=f"The IWAE's networks at k = 1 and {work.IAF_BLOCKS} gated MADEs of "
+        f"{work.LATENTS}-{'-'.join(map(str, work.IAF_HIDDEN))}-{2 * work.LATENTS} with a context "
+        f"of {work.IAF_CONTEXT}, batch {work.IWAE_BATCH}, Adam; shuffling and dynamic binarisation "
+        "included.",
+        order={"work": "iaf"},
+        batch_size=work.IWAE_BATCH,
+        contenders=(*_BOTH, *_GEMMS),
+        comparisons=_COMMON,
+        targets=(
+            Target("over_torch", ">=", 1.2, "vae.iaf: steps/s over the faster PyTorch, float32"),
+        ),
+        portion=20,
+    )
+
+
 def _first_step(name: str, config: str, seconds: float) -> FirstStep:
     text = f"{config}: seconds from command to first step"
     return FirstStep(name, config, (Target("seconds", "<=", seconds, text),))
@@ -263,6 +282,7 @@ ALL: dict[str, Part | FirstStep] = {
         _gan("wgan_gp"),
         tricks(),
         _maf(),
+        _iaf(),
         _first_step("first_step", "iwae_digits", 10.0),
         _first_step("first_step_gan", "gan_digits", 15.0),
         _first_step("first_step_wgan_gp", "wgan_gp_digits", 15.0),

@@ -67,6 +67,28 @@ def iwae_step(k: int) -> Step:
     ]
 
 
+# The VAE with an IAF posterior: the IWAE's networks, and MADEs of 50-320-320-100 with a context.
+
+IAF_BLOCKS = 4
+IAF_HIDDEN = (320, 320)
+IAF_CONTEXT = 50
+
+
+def iaf_step() -> Step:
+    """The products of one step; of the images' gradient as for the IWAE."""
+    rows = IWAE_BATCH
+    numbers = 2 * LATENTS + IAF_CONTEXT
+    encoder = [(rows, PIXELS, WIDTH), (rows, WIDTH, WIDTH), (rows, WIDTH, numbers)]
+    decoder = [(rows, LATENTS, WIDTH), (rows, WIDTH, WIDTH), (rows, WIDTH, PIXELS)]
+    sizes = (LATENTS, *IAF_HIDDEN, 2 * LATENTS)
+    block = [(rows, *pair) for pair in itertools.pairwise(sizes)]
+    block.append((rows, IAF_CONTEXT, IAF_HIDDEN[0]))
+    step = _learn(encoder) + _products(decoder, *_KINDS)
+    for _ in range(IAF_BLOCKS):
+        step += _products(block, *_KINDS)
+    return list(step.items())
+
+
 # The GANs: InfoGAN's networks for MNIST, 4x4 convolutions of stride 2.
 
 GAN_BATCH = 64
@@ -175,6 +197,8 @@ def step_of(order: dict[str, Any]) -> Step:
     """The products of what a contender is told to do."""
     if order["work"] == "iwae":
         return iwae_step(order["k"])
+    if order["work"] == "iaf":
+        return iaf_step()
     if order["work"] == "maf":
         return maf_step()
     return {"gan": gan_step, "wgan_gp": wgan_gp_step}[order["system"]]()
