@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.training import runs
-from tests.training.toys import Line, Tug, batches, line_data, values
+from tests.training.toys import Line, Tug, Waiting, batches, line_data, values
 from tfgen import data as data_lib
 from tfgen import run
 from tfgen.errors import UserError
@@ -57,7 +57,7 @@ def make(cls, strategy, *, optimizer=lambda: keras.optimizers.Adam(0.05), **opti
     [{}, {"ema_decay": 0.8, "clip_norm": 0.05}, {"steps_per_execution": 3, "jit_compile": True}],
     ids=["plain", "ema and clipping", "jit, which is left off"],
 )
-@pytest.mark.parametrize("cls", [Line, Tug])
+@pytest.mark.parametrize("cls", [Line, Tug, Waiting])
 def test_two_replicas_make_the_update_of_one(cls, options):
     models, logs = [], []
     for count in (1, 2):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.toys import Line, Tug, batches, line_data, values
+from tests.training.toys import Line, Tug, Waiting, batches, line_data, values
+from tfgen.training import optimizers
 from tfgen.training.model import GenerativeModel, RunningMeans
 
 
@@ -84,6 +85,33 @@ def test_only_the_intended_player_moves(mover):
             assert np.array_equal(old, new) == (player != mover)
     steps = {player: int(o.iterations.numpy()) for player, o in model.optimizers.items()}
     assert steps == {"low": 2 * (mover == "low"), "high": 2 * (mover == "high")}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("optimizer", [keras.optimizers.RMSprop, optimizers.Adam])
+def test_a_player_that_waits_stays_and_so_does_its_optimiser(optimizer, jit):
+    model = Waiting()
+    model.compile(low=optimizer(0.1), high=optimizer(0.1), jit_compile=jit)
+    everything = [
+        values([*variables, *model.optimizers[player].variables])
+        for player, variables in model.players().items()
+    ]
+    moved = []
+    for _ in range(4):
+        run(model, line_data(16), 1)
+        before, everything = everything, [
+            values([*variables, *model.optimizers[player].variables])
+            for player, variables in model.players().items()
+        ]  # fmt: skip
+        moved.append(
+            [
+                [not np.array_equal(a, b) for a, b in zip(old, new, strict=True)]
+                for old, new in zip(before, everything, strict=True)
+            ]
+        )
+    assert [any(low) for low, _ in moved] == [True, False, True, False]
+    assert all(any(high) for _, high in moved)
+    assert {p: int(o.iterations) for p, o in model.optimizers.items()} == {"low": 2, "high": 4}
 
 
 def test_the_players_pull_apart():

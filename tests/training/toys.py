@@ -75,6 +75,14 @@ class Tug(GenerativeModel):
         return {"low": tf.reduce_mean(distance**2)}
 
 
+class Waiting(Tug):
+    """`Tug` whose `low` moves at even steps alone."""
+
+    def minimize(self, player, loss, tape, when=None):
+        when = self.current_step % 2 == 0 if player == "low" else when
+        super().minimize(player, loss, tape, when)
+
+
 def line_data(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     x = random.normal(size=(count, 3)).astype(np.float32)

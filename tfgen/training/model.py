@@ -262,7 +262,9 @@ class GenerativeModel(keras.Model):
         finally:
             context.phase, context.index, context.extra = _TRAIN, None, None
 
-    def minimize(self, player: str, loss: tf.Tensor, tape: tf.GradientTape) -> None:
+    def minimize(
+        self, player: str, loss: tf.Tensor, tape: tf.GradientTape, when: tf.Tensor | None = None
+    ) -> None:
         """Moves one player's variables down the gradient of `loss`; no other variable moves.
 
         Args:
@@ -270,8 +272,10 @@ class GenerativeModel(keras.Model):
             loss: scalar, the mean over this replica's examples; it is divided by the number of
                 replicas here, and nowhere else.
             tape: the tape that recorded `loss`.
+            when: bool scalar, equal on all replicas; where it is false the player and its optimiser
+                stay as they are. None moves always.
         """
-        self.apply_gradients(player, lambda scale: self._gradients(player, loss, tape, scale))
+        self.apply_gradients(player, lambda scale: self._gradients(player, loss, tape, scale), when)
 
     def _gradients(
         self, player: str, loss: tf.Tensor, tape: tf.GradientTape, scale: tf.Tensor
@@ -280,7 +284,10 @@ class GenerativeModel(keras.Model):
         return tape.gradient(loss, variables, output_gradients=tf.cast(scale, loss.dtype))
 
     def apply_gradients(
-        self, player: str, gradients: Callable[[tf.Tensor], list[tf.Tensor]]
+        self,
+        player: str,
+        gradients: Callable[[tf.Tensor], list[tf.Tensor]],
+        when: tf.Tensor | None = None,
     ) -> None:
         """Like `minimize`, for gradients that no single `tape.gradient` call gives.
 
@@ -288,6 +295,7 @@ class GenerativeModel(keras.Model):
             player: name of the player.
             gradients: function of a scalar that returns the gradients of (scalar * loss) in the
                 order of the player's variables.
+            when: as for `minimize`.
         """
         optimizer = self.optimizers[player]
         replicas = self.distribute_strategy.num_replicas_in_sync
@@ -299,7 +307,22 @@ class GenerativeModel(keras.Model):
         if inner.global_clipnorm is not None and replicas > 1:
             replica = tf.distribute.get_replica_context()
             grads = [g / replicas for g in replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
-        optimizer.apply(grads, self.players()[player])
+        variables = self.players()[player]
+        if when is None:
+            optimizer.apply(grads, variables)
+            return
+        # Replicas cannot meet inside a condition, so the move is made and, if need be, undone.
+        moving = [*variables, *optimizer.variables]
+        before = [tf.identity(v.value) for v in moving]
+        optimizer.apply(grads, variables)
+
+        def undo(strategy: tf.distribute.Strategy, old: list, when: Any) -> None:
+            for variable, value in zip(moving, old, strict=True):
+                strategy.extended.update(
+                    variable.value, lambda v, o, w: v.assign(tf.where(w, v, o)), args=(value, when)
+                )
+
+        tf.distribute.get_replica_context().merge_call(undo, args=(before, when))
 
     # The loop in the graph, used by `fit`, `evaluate` and `tfgen.training.loop`.
 
