@@ -1,5 +1,7 @@
 """The NLL estimate against a model whose log p(x) is known, and against wrong estimators."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -135,3 +137,21 @@ def test_measure_of_a_mean() -> None:
     # Sample variance (4 + 1 + 0 + 9) / 3, divided by n = 4.
     assert m.value == 3.0
     assert m.error == pytest.approx(np.sqrt(14 / 3 / 4))
+
+
+@pytest.mark.parametrize("image_range", ["unit", "symmetric"])
+def test_reconstruction_error_is_of_pixels_in_unit_range(image_range: str) -> None:
+    """Whatever range a system wants: all black for images of 1/4 and of 1."""
+    levels = tf.constant([0.25, 1.0]) * tf.ones([2, 2, 1, 2])
+    image = tf.transpose(levels, [3, 0, 1, 2])  # [2, 2, 2, 1]
+    if image_range == "symmetric":
+        image = 2.0 * image - 1.0
+    black = types.SimpleNamespace(
+        reconstruct=lambda x, seed: tf.zeros_like(x) - float(image_range == "symmetric")
+    )
+    data = types.SimpleNamespace(
+        spec=types.SimpleNamespace(image_range=image_range),
+        batches=lambda split, size, seed, limit: [{"image": image}],
+    )
+    found = likelihood.reconstruction_error(black, data, Settings(split="test", seed=0))
+    assert found["reconstruction_error"].value == pytest.approx((0.25**2 + 1) / 2)

@@ -184,10 +184,11 @@ def active_units(model: Any, data: Data, settings: Settings) -> dict[str, Measur
 def reconstruction_error(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
     """Squared error of reconstructions, by one posterior sample, mean over pixels in [0, 1]."""
     errors = []
+    width = 2.0 if data.spec.image_range == "symmetric" else 1.0
     batches = data.batches(settings.split, 500, seed=settings.seed, limit=settings.limit)
     for index, batch in enumerate(batches):
         rebuilt = model.reconstruct(batch["image"], settings.seed + index)
-        squared = (rebuilt - tf.cast(batch["image"], tf.float32)) ** 2
+        squared = ((rebuilt - tf.cast(batch["image"], tf.float32)) / width) ** 2
         errors.append(tf.reduce_mean(squared, axis=[1, 2, 3]).numpy())
     note = f"mean over pixels, {settings.split} images"
     return {"reconstruction_error": Measure.mean(np.concatenate(errors), "squared", note)}
