@@ -221,7 +221,9 @@ class GAN(GenerativeModel):
         self.needs = ("image",) if len(made) == 3 else ("point",)
         self.latent_dim = generator.input_shape[-1]
         self.event_shape = tuple(made)
-        self._body: Any = _body(discriminator, feature_matching_layer)
+        self._body: Any = None
+        if feature_matching_layer is not None:
+            self._body = body(discriminator, feature_matching_layer, "feature_matching_layer")
         self.past = {
             player: HistoricalAverage(network.trainable_variables)
             for player, network in (("generator", generator), ("discriminator", discriminator))
@@ -347,21 +349,28 @@ class GAN(GenerativeModel):
     ) -> dict[str, tf.Tensor]:
         """One update of a player by `loss_of(batch) -> (loss, logs)`; returns the logs.
 
-        Several players each move their own variables down the same loss.
+        Several players each move their own variables, from the same point, down the same loss or,
+        where `loss` is a dict, down the loss of their name.
         """
         players = (player,) if isinstance(player, str) else player
         remembering = [name for name in players if name in self.past]
         with tf.GradientTape(persistent=len(players) > 1) as tape:
             loss, logs = loss_of(batch)
+            losses = loss if isinstance(loss, dict) else dict.fromkeys(players, loss)
             for name in remembering:
                 distance = self.past[name].penalty()
-                loss += self.historical_average_weight * distance
+                losses[name] += self.historical_average_weight * distance
                 logs[f"{name}_past_distance"] = distance
+        moves = self.moves(logs)
         for name in players:
-            self.minimize(name, loss, tape)
+            self.minimize(name, losses[name], tape, moves.get(name))
         for name in remembering:
             self.past[name].update()
-        return logs
+        return {**logs, **{f"{name}_moves": moves[name] for name in players if name in moves}}
+
+    def moves(self, logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Which players move, by the logs of their losses: bool scalars; one not named moves."""
+        return {}
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Both losses of the objective, networks in inference mode."""
@@ -464,15 +473,16 @@ def feature_distance(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(difference))
 
 
-def _body(discriminator: keras.Model, layer: str | None) -> Callable | None:
-    """The discriminator with two outputs, a layer's activations and the logits."""
-    if layer is None:
-        return None
+def body(discriminator: keras.Model, layer: str, argument: str) -> functools.partial:
+    """The discriminator with two outputs, a layer's activations and the logits.
+
+    Raises:
+        ValueError: if there is no such layer; it names the argument that asked for it.
+    """
     names = [found.name for found in discriminator.layers]
     if layer not in names:
         raise ValueError(
-            f"feature_matching_layer must be one of the discriminator's layers {names}. "
-            f"Received: {layer!r}"
+            f"{argument} must be one of the discriminator's layers {names}. Received: {layer!r}"
         )
     outputs = [discriminator.get_layer(layer).output, *discriminator.outputs]
     # In a partial, so that Keras does not track, count and save the shared layers twice.
@@ -570,12 +580,13 @@ def compile(model: GAN, hparams: HParams, train_size: int) -> GAN:
             rate = hparams.discriminator_learning_rate or rate
         own = dataclasses.replace(hparams, learning_rate=rate)
         updates = total_steps * model.updates(player)
-        made[player] = _optimizer(hparams, schedules.learning_rate(own, updates))
+        made[player] = optimizer(hparams, schedules.learning_rate(own, updates))
     model.compile(**made, **hparams.compile_options())
     return model
 
 
-def _optimizer(hparams: HParams, learning_rate: Any) -> keras.optimizers.Optimizer:
+def optimizer(hparams: HParams, learning_rate: Any) -> keras.optimizers.Optimizer:
+    """The optimiser that the flags ask for, with a step size or a schedule of it."""
     if hparams.optimizer == "rmsprop":
         return keras.optimizers.RMSprop(learning_rate, rho=0.99, epsilon=1e-8)
     return optimizers.Adam(

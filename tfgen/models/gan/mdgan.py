@@ -32,7 +32,7 @@ Differs from the paper:
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import keras
 import numpy as np
@@ -40,6 +40,8 @@ import tensorflow as tf
 
 from tfgen.data import DataSpec
 from tfgen.models.gan import gan
+
+Flags = TypeVar("Flags", bound=gan.HParams)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,15 +329,21 @@ def _named(network: keras.Sequential, name: str) -> keras.Sequential:
     return keras.Sequential.from_config({**config, "name": name})
 
 
-def _encoder(shape: tuple[int, ...], hparams: HParams) -> keras.Sequential:
-    """The body of a discriminator of the generator's size, and a linear layer to the latents."""
-    own = dataclasses.replace(
+def encoder(discriminator: keras.Sequential, outputs: int, seed: int) -> keras.Sequential:
+    """The body of a discriminator, and a linear layer to so many outputs."""
+    *body, _ = _named(discriminator, "encoder").layers
+    init = keras.initializers.GlorotUniform(seed=seed)
+    latent = keras.layers.Dense(outputs, kernel_initializer=init, name="latent")
+    return keras.Sequential(
+        [keras.Input(discriminator.input_shape[1:]), *body, latent], name="encoder"
+    )
+
+
+def encoders_hparams(hparams: Flags) -> Flags:
+    """Those of a discriminator of the generator's size, whose body is an encoder's."""
+    return dataclasses.replace(
         hparams, seed=hparams.seed + 2000, discriminator_filters=None, minibatch_kernels=0
     )
-    *body, _ = _named(_networks(shape, own)[1], "encoder").layers
-    init = keras.initializers.GlorotUniform(seed=own.seed)
-    latent = keras.layers.Dense(hparams.latent_dim, kernel_initializer=init, name="latent")
-    return keras.Sequential([keras.Input(shape), *body, latent], name="encoder")
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> gan.GAN:
@@ -346,7 +354,8 @@ def build(hparams: HParams, data_spec: DataSpec) -> gan.GAN:
     make: type[gan.GAN] = gan.GAN
     if hparams.form != "plain":
         make = RegGAN
-        networks.append(_encoder(shape, hparams))
+        own = encoders_hparams(hparams)
+        networks.append(encoder(_networks(shape, own)[1], hparams.latent_dim, own.seed))
         slots |= {"distance_weight": hparams.distance_weight, "mode_weight": hparams.mode_weight}
     if hparams.form == "manifold_diffusion":
         make = MDGAN
