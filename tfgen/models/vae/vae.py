@@ -176,7 +176,7 @@ class VAE(GenerativeModel):
             prior does not fit, or k is below 1.
     """
 
-    evaluations = (
+    evaluations: tuple[str, ...] = (
         "likelihood.nll",
         "likelihood.active_units",
         "likelihood.reconstruction_error",
