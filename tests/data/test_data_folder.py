@@ -289,6 +289,71 @@ def test_folder_errors(tmp_path, root):
         load(root, image_size=4, needs=("image", "label"))
 
 
+def with_attributes(root, *lines):
+    (root / "attributes.csv").write_text("\n".join(lines), encoding="utf-8")
+    return load(root, needs=("image", "attributes"))
+
+
+def test_attributes_are_those_of_their_image(root):
+    rows = [f"{number:02}.png,{number},{-number / 2}" for number in reversed(range(12))]
+    loaded = with_attributes(root, "image,redness,minus_half", *rows)
+    assert loaded.spec.shapes["attributes"] == (2,)
+    for split in ("train", "validation", "test"):
+        batch = everything(loaded, split)
+        number = batch["image"][:, 0, 0, 0] / 10
+        np.testing.assert_array_equal(batch["attributes"], np.stack([number, -number / 2], 1))
+    batch = next(loaded.train(4, seed=1).as_numpy_iterator())
+    np.testing.assert_array_equal(batch["attributes"][:, 0], batch["image"][:, 0, 0, 0] / 10)
+
+
+def test_attributes_of_sub_folders_and_beyond_memory(tmp_path, monkeypatch):
+    rows = []
+    for top in ("a", "b"):
+        (tmp_path / top).mkdir()
+        for number in range(6):
+            Image.new("L", (2, 2), 9 * number).save(tmp_path / top / f"{number}.png")
+            rows.append(f"{top}/{number}.png,{number}")
+    monkeypatch.setattr(source, "MEMORY_LIMIT_BYTES", 0)
+    batch = everything(with_attributes(tmp_path, "image,number", *rows))
+    np.testing.assert_array_equal(batch["attributes"][:, 0], batch["image"][:, 0, 0, 0] / 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[1:], "'00.png' has no row; it needs one row of 2 numbers"),
+        (lambda rows: [*rows, "12.png,1,2"], "'12.png' is no image; "),
+        (lambda rows: [*rows, rows[3]], "'03.png' has two rows; "),
+        (lambda rows: [*rows[:11], "11.png,1"], "'11.png' has 1 values; "),
+        (lambda rows: [*rows[:11], "11.png,1,yes"], "'11.png' has 'yes', which is no number; "),
+        (lambda rows: [*rows[:11], "11.png,1,nan"], "'11.png' has 'nan', which is no number; "),
+        (
+            lambda rows: ["x.png,1,2", "00.png,1", *rows[8:]],
+            "'x.png' is no image, '00.png' has 1 values, '01.png' has no row, '02.png' has no row, "
+            "'03.png' has no row, and 4 more; ",
+        ),
+    ],
+)
+def test_attributes_that_do_not_match(root, change, message):
+    rows = change([f"{number:02}.png,1,0" for number in range(12)])
+    start = r"^'.*attributes.csv' does not match the images beside it: "
+    with pytest.raises(data.DataError, match=start + message):
+        with_attributes(root, "image,Smiling,Bald", *rows)
+    assert load(root).spec.train_size  # who does not ask for them is not stopped
+
+
+@pytest.mark.parametrize("header", ["", "image", "image,Bald,Bald"])
+def test_attributes_without_names(root, header):
+    with pytest.raises(data.DataError, match=f"the attributes' names, each once; got '{header}'"):
+        with_attributes(root, header)
+
+
+def test_no_attributes(root):
+    message = "has no key 'attributes', it has image; .*celeb_a, folder:PATH with attributes.csv"
+    with pytest.raises(data.DataError, match=message):
+        load(root, needs=("image", "attributes"))
+
+
 @pytest.mark.parametrize("binarization", ["fixed", "dynamic"])
 def test_a_folder_beyond_memory_gives_the_same(tmp_path, binarization, monkeypatch):
     for top in ("a", "b"):

@@ -16,7 +16,7 @@ _WITH_KEY = {  # data sets known to have a key, for messages
     "image": (*_SQUARE, "folder:PATH"),
     "label": (*_SQUARE, *synthetic.MIXTURES, "folder:PATH with class sub-folders"),
     "point": synthetic.MIXTURES,
-    "attributes": ("celeb_a",),
+    "attributes": ("celeb_a", "folder:PATH with attributes.csv"),
 }
 
 
@@ -184,7 +184,8 @@ def _source(
 ) -> Source:
     """The kind of source that `name` stands for."""
     if name.startswith(_FOLDER):
-        return folder.folder_source(name.removeprefix(_FOLDER), image_size, on_bad_image, fixed)
+        path = name.removeprefix(_FOLDER)
+        return folder.folder_source(path, needs, image_size, on_bad_image, fixed)
     if name in synthetic.MIXTURES:
         return synthetic.mixture(name)
     if name in _STACKED:

@@ -1,4 +1,7 @@
-"""`folder:PATH`: every image below a folder, with its sub-folders as classes if it has any."""
+"""`folder:PATH`: every image below a folder, with its sub-folders as classes if it has any.
+
+`PATH/attributes.csv`, where there is one, gives their attributes: see `attributes`.
+"""
 
 import hashlib
 import os
@@ -10,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfgen.data import images, pixels
+from tfgen.data.attributes import read_attributes
 from tfgen.data.pipeline import Rows, Split, Table
 from tfgen.data.source import Key, Source, fits_memory, table
 from tfgen.data.spec import SPLITS, DataError
@@ -21,15 +25,19 @@ _THREADS = 4
 _CHUNK = 256  # files decoded at once
 
 
-def folder_source(path: str, image_size: int | None, on_bad_image: str, fixed: bool) -> Source:
+def folder_source(
+    path: str, needs: tuple[str, ...], image_size: int | None, on_bad_image: str, fixed: bool
+) -> Source:
     """The images below `path` as a source; all are decoded once, so damage is found at the start.
 
     Grey only if all images are grey. `label` where there are at least two sub-folders with images
-    and no image lies beside them; classes are the sub-folders' names, sorted. The split of a file
-    depends on its path below `path` alone, but for the few moved so that none is empty.
+    and no image lies beside them; classes are the sub-folders' names, sorted. `attributes` where
+    they are needed and there is a file of them. The split of a file depends on its path below
+    `path` alone, but for the few moved so that none is empty.
 
     Args:
       path: the folder.
+      needs: the keys that will be used; attributes are read for these alone.
       image_size: see `images.read_pixels`; None if all images are of one size.
       on_bad_image: "skip" with a warning, or "fail".
       fixed: whether images are binarised once and for ever.
@@ -41,6 +49,7 @@ def folder_source(path: str, image_size: int | None, on_bad_image: str, fixed: b
     names = _image_names(path)
     if not names:
         raise DataError(f"folder:{path} holds no images ({' '.join(SUFFIXES)}).")
+    attributes = read_attributes(path, names) if "attributes" in needs else None
     bad = _Bad(path, on_bad_image)
     headers = {}
     for name in names:
@@ -60,15 +69,19 @@ def folder_source(path: str, image_size: int | None, on_bad_image: str, fixed: b
     keys = {"image": Key(shape, "uint8")}
     if classes:
         keys["label"] = Key((), "int32")
+    if attributes is not None:
+        keys["attributes"] = Key(attributes[names[0]].shape, "float32")
     parts = split_names(sorted(decoded))
 
     def open_split(split: str) -> Split:
         chosen = parts[split]
-        label = np.array([classes.get(_top(name), 0) for name in chosen], np.int32)
+        columns = {"label": np.array([classes.get(_top(name), 0) for name in chosen], np.int32)}
+        if attributes is not None:
+            columns["attributes"] = np.stack([attributes[name] for name in chosen])
         held = [image for image in map(decoded.get, chosen) if image is not None]
         if len(held) < len(chosen):
-            return _lazy_table(path, chosen, shape, image_size, label, split if fixed else None)
-        rows = {"image": np.stack(held), "label": label}
+            return _lazy_table(path, chosen, shape, image_size, columns, split if fixed else None)
+        rows = {"image": np.stack(held), **columns}
         return table(keys, len(chosen), iter([rows]), fixed=split if fixed else None)
 
     sizes = {split: len(parts[split]) for split in SPLITS}
@@ -186,10 +199,10 @@ def _lazy_table(
     names: list[str],
     shape: tuple[int, int, int],
     size: int | None,
-    label: np.ndarray,
+    columns: dict[str, np.ndarray],
     fixed: str | None,
 ) -> Table:
-    """A table that decodes files as they are asked for."""
+    """A table that decodes files as they are asked for; `columns` are of what is no image."""
 
     def read(indices: np.ndarray) -> np.ndarray:
         files = (os.path.join(path, names[index]) for index in indices)
@@ -204,6 +217,7 @@ def _lazy_table(
                 (image, indices),
                 fn_output_signature=tf.TensorSpec(shape, tf.uint8),
             )
-        return {"image": image, "label": tf.gather(tf.constant(label), indices)}
+        others = {key: tf.gather(tf.constant(rows), indices) for key, rows in columns.items()}
+        return {"image": image, **others}
 
     return Table(len(names), take)
