@@ -6,6 +6,8 @@ only array is called "image":
     random-seed0            random samples: float32 [num, H, W, C] in [0, 1]
     <picture>-seed0         whatever pictures the model makes of a batch of images, e.g.
                             reconstructions: float32 [rows, columns, H, W, C] in [0, 1]
+    <animation>-seed0       likewise whatever moves within a model, e.g. the strokes of a drawing:
+                            float32 [frames, rows, columns, H, W, C], shown as a GIF
 
 The batch is batch.npz of the run directory, which holds validation examples, or --images.
 """
@@ -146,8 +148,16 @@ def _save_pictures(
     """Writes each of the model's pictures of a batch; one that would be empty is left out."""
     import tensorflow as tf
 
-    tensors = {name: tf.constant(array) for name, array in batch.items()}
-    for name, grid in model.pictures(model.as_batch(tensors), seed).items():
+    from tfgen.metrics import pictures
+
+    tensors = model.as_batch({name: tf.constant(array) for name, array in batch.items()})
+    for name, frames in model.animations(tensors, seed).items():
+        path = out / f"{name}-seed{seed}.npz"
+        run.write_arrays(path, {"image": np.asarray(frames, np.float32)})
+        print(path)
+        pictures.animate([pictures.tile(f) for f in frames], path.with_suffix(".gif"))
+        print(path.with_suffix(".gif"))
+    for name, grid in model.pictures(tensors, seed).items():
         path = out / f"{name}-seed{seed}.npz"
         if 0 in grid.shape:
             print(f"{name}: too few images for it")

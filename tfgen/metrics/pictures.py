@@ -36,22 +36,28 @@ def tile(grid: np.ndarray, gap: int = 2, smallest_side: int = 28) -> np.ndarray:
 
 def save_png(path: pathlib.Path, image: np.ndarray) -> None:
     """Writes uint8 [H, W, 1 or 3] whole or not at all."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    _image(image).save(buffer, "PNG")
     with run.atomic(path) as file:
         file.write(buffer.getvalue())
 
 
-def animate(frames: Sequence[pathlib.Path], path: pathlib.Path, seconds: float = 8.0) -> None:
-    """Writes an animated GIF of PNG files of equal size, whole or not at all.
+def _image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def animate(
+    frames: Sequence[pathlib.Path | np.ndarray], path: pathlib.Path, seconds: float = 8.0
+) -> None:
+    """Writes an animated GIF of images of equal size, whole or not at all.
 
     Args:
-        frames: at least one PNG file, in order.
+        frames: at least one, in order: PNG files, or uint8 [H, W, 1 or 3] each.
         path: of the GIF.
         seconds: of one round; a frame stays for 0.1 s at least.
     """
-    images = [Image.open(frame).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
+    opened = [_image(f) if isinstance(f, np.ndarray) else Image.open(f) for f in frames]
+    images = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in opened]
     buffer = io.BytesIO()
     duration = max(100, round(1000 * seconds / len(images)))  # milliseconds
     images[0].save(

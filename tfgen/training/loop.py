@@ -253,12 +253,19 @@ def draw(
     writer: tf.summary.SummaryWriter | None,
     step: int,
 ) -> None:
-    """Writes the model's pictures to `samples/<name>-<step>.png` and to TensorBoard."""
+    """Writes the model's pictures to `samples/<name>-<step>.png` and to TensorBoard.
+
+    Animations are `samples/<name>-<step>.gif`.
+    """
     from tfgen.metrics import pictures
 
-    batch = next(iter(data.batches("validation", 64, seed=hparams.seed)))
+    batch = model.as_batch(next(iter(data.batches("validation", 64, seed=hparams.seed))))
     with model.averaged_weights():
-        grids = model.pictures(model.as_batch(batch), hparams.seed)
+        grids = model.pictures(batch, hparams.seed)
+        animations = model.animations(batch, hparams.seed)
+    for name, frames in animations.items():
+        path = run_dir.samples / f"{name}-{step:09d}.gif"
+        pictures.animate([pictures.tile(frame) for frame in frames], path)
     for name, grid in grids.items():
         if not grid.size:  # e.g. interpolations of a single validation image
             continue

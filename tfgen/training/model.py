@@ -120,6 +120,19 @@ class GenerativeModel(keras.Model):
         """
         return {}
 
+    def animations(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
+        """What moves within one model, e.g. the steps of a drawing; default: nothing.
+
+        Args:
+            batch: of validation examples, as for `pictures`.
+            seed: int; the same seed gives the same animations.
+
+        Returns:
+            Name -> frames of a grid of images, float32 [frames, rows, columns, H, W, C] in [0, 1].
+            A name is of no picture.
+        """
+        return {}
+
     # Compiling.
 
     def compile(

@@ -315,6 +315,10 @@ class VAE(GenerativeModel):
         """p(x | h_1): a distribution over images, given the bottom latents [..., d]."""
         return LIKELIHOODS[self.likelihood](_apply(self.decoders[-1], latent, training))
 
+    def observed(self, inference: Inference, training: bool = False) -> tfd.Distribution:
+        """p(x|h_1) for the latents of an inference: images [k, B, H, W, C]."""
+        return self.observation(inference.latents[0], training)
+
     def infer(self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False) -> Inference:
         """Draws k samples of every latent layer from q(z|x).
 
@@ -361,7 +365,7 @@ class VAE(GenerativeModel):
         if self.analytic_kl:
             ratios[-1] = -tfd.kl_divergence(inference.posteriors[-1], prior)
         return {
-            "likelihood": self.observation(latents[0], training).log_prob(image),
+            "likelihood": self.observed(inference, training).log_prob(image),
             "prior": tf.add_n(log_p),
             "posterior": tf.add_n(log_q),
             "ratios": ratios,
@@ -466,8 +470,7 @@ class VAE(GenerativeModel):
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
         """Means of p(x|z) for z ~ q(z|x): images [B, H, W, C] -> [B, H, W, C] in [0, 1]."""
-        (bottom, *_) = self.infer(image, 1, _seed(seed)).latents
-        return self.observation(bottom[0]).mean()
+        return self.observed(self.infer(image, 1, _seed(seed))).mean()[0]
 
     def interpolate(self, start: tf.Tensor, end: tf.Tensor, steps: int) -> tf.Tensor:
         """Decodes lines between the codes of images: [B, H, W, C] twice -> [B, steps, H, W, C]."""
