@@ -51,10 +51,10 @@ def one_batch(size: int = 12) -> dict[str, tf.Tensor]:
 
 def test_labelled_examples_are_examples_of_their_classes() -> None:
     model, data = ready(), examples()
-    labels = model.labels.numpy()
+    labels = model.labelled.labels.numpy()
     assert labels.tolist() == [0, 0, 1, 1, 2, 2]
     rows = [int(np.flatnonzero((data["image"] == x).all((1, 2, 3)))[0])
-            for x in model.labelled_images.numpy()]  # fmt: skip
+            for x in model.labelled.images.numpy()]  # fmt: skip
     assert len(set(rows)) == 6
     assert data["label"][rows].tolist() == labels.tolist()
 
@@ -68,7 +68,7 @@ def test_the_choice_is_a_function_of_the_seed_and_the_data() -> None:
     more = improved.choose(labels, CLASSES, 4, 0).reshape(CLASSES, 4)
     np.testing.assert_array_equal(more[:, :PER_CLASS].ravel(), chosen)
     np.testing.assert_array_equal(
-        ready().labelled_images.numpy(), examples()["image"][chosen]
+        ready().labelled.images.numpy(), examples()["image"][chosen]
     )  # however the batches are cut
 
 
@@ -102,10 +102,10 @@ def test_losses_by_hand() -> None:
     model, batch = ready(input_noise=0.0, hidden_noise=0.0), one_batch()
     fake = model.generate(12, 2)
     real, made, labelled = (
-        np.float64(model.discriminator(x)) for x in (batch["image"], fake, model.labelled_images)
+        np.float64(model.discriminator(x)) for x in (batch["image"], fake, model.labelled.images)
     )
     z_real, z_fake, z_labelled = (np.exp(x).sum(1) for x in (real, made, labelled))
-    picked = np.exp(labelled)[np.arange(6), model.labels.numpy()]
+    picked = np.exp(labelled)[np.arange(6), model.labelled.labels.numpy()]
     expected = (
         -np.mean(np.log(picked / z_labelled))
         - 0.5 * np.mean(np.log(z_real / (z_real + 1)))
@@ -113,7 +113,7 @@ def test_losses_by_hand() -> None:
     )
     loss, logs = model.discriminator_loss(batch)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
-    wrong = np.mean(labelled.argmax(1) != model.labels.numpy())
+    wrong = np.mean(labelled.argmax(1) != model.labelled.labels.numpy())
     assert float(logs["labelled_error"]) == pytest.approx(wrong)
     plain = improved.build(flags(unsupervised_weight=0.0), spec())
     assert plain.unsupervised_weight == 0.0

@@ -33,17 +33,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfgen import stateless
 from tfgen.data import DataSpec, synthetic
 from tfgen.layers.gaussian_noise import GaussianNoise
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.weight_norm_dense import WeightNormDense
 from tfgen.models.gan import gan
+from tfgen.training.labelled import LabelledExamples
 
-_LABELLED, _CHOICE = 10, 11  # Salts.
+_LABELLED = 10  # Salt.
 _START = 500  # Examples by which weight norm starts.
 
 
@@ -128,8 +127,6 @@ class SemiSupervisedGAN(gan.GAN):
                 "the discriminator must give logits [B, K] of 2 classes or more. "
                 f"Received: output {logits}"
             )
-        if labels_per_class < 1:
-            raise ValueError(f"labels_per_class must be 1 or more. Received: {labels_per_class}")
         super().__init__(
             generator,
             discriminator,
@@ -141,21 +138,7 @@ class SemiSupervisedGAN(gan.GAN):
         self.num_classes = logits[0]
         self.labels_per_class = labels_per_class
         self.unsupervised_weight = unsupervised_weight
-        count = self.num_classes * labels_per_class
-        self.labelled_images = self._table("labelled_images", (count, *self.event_shape), "float32")
-        self.labels = self._table("labels", (count,), "int32")
-        self.labels.assign(np.full([count], -1))  # which no loss accepts, until `adapt`
-
-    def _table(self, name: str, shape: tuple[int, ...], dtype: str) -> keras.Variable:
-        return self.add_weight(
-            shape=shape,
-            initializer="zeros",
-            dtype=dtype,
-            trainable=False,
-            autocast=False,
-            aggregation="only_first_replica",
-            name=name,
-        )
+        self.labelled = LabelledExamples(self, self.num_classes, labels_per_class, self.event_shape)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`, networks included."""
@@ -174,19 +157,9 @@ class SemiSupervisedGAN(gan.GAN):
             batches: the training split once, in fixed order.
 
         Raises:
-            ValueError: if a class has too few examples.
+            DataError: if a class has too few examples.
         """
-        labels = np.concatenate([batch["label"].numpy() for batch in batches])
-        rows = choose(labels, self.num_classes, self.labels_per_class, self.seed)
-        images = np.zeros(self.labelled_images.shape, np.float32)
-        first = 0
-        for batch in batches:
-            size = len(batch["label"])
-            here = (rows >= first) & (rows < first + size)
-            images[here] = batch["image"].numpy()[rows[here] - first]
-            first += size
-        self.labelled_images.assign(images)
-        self.labels.assign(labels[rows])
+        self.labelled.adapt(batches, self.seed)
         x = next(iter(batches.unbatch().batch(_START)))["image"]
         for layer in self.discriminator.layers:
             ready = isinstance(layer, WeightNormDense)
@@ -209,10 +182,8 @@ class SemiSupervisedGAN(gan.GAN):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The classifier's loss on labelled examples plus the game's on all."""
         game, logs = super().discriminator_loss(batch)
-        draws = stateless.uniform(self.labels.shape, self.noise_seed(_LABELLED))
-        rows = tf.argsort(draws)[: tf.shape(batch["image"])[0]]  # all, if they fit in a batch
-        labels = tf.gather(self.labels, rows)
-        logits = self.class_logits(tf.gather(self.labelled_images, rows), training=True)
+        images, labels = self.labelled.draw(tf.shape(batch["image"])[0], self.noise_seed(_LABELLED))
+        logits = self.class_logits(images, training=True)
         supervised = tf.reduce_mean(
             tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         )
@@ -246,33 +217,6 @@ class SemiSupervisedGAN(gan.GAN):
         """Endpoints of the exported model: name -> (function of tensors, specs by argument)."""
         endpoints = super().signatures()
         return {**endpoints, "classify": (self.classify, endpoints["score"][1])}
-
-
-def choose(labels: np.ndarray, num_classes: int, per_class: int, seed: int) -> np.ndarray:
-    """Positions of `per_class` examples of each class, a function of the arguments.
-
-    Args:
-        labels: of all examples, int [N].
-        num_classes: classes are 0..num_classes-1.
-        per_class: how many of each.
-        seed: int.
-
-    Returns:
-        int [num_classes * per_class], class by class.
-
-    Raises:
-        ValueError: if a class has too few examples.
-    """
-    key = tf.constant([seed, _CHOICE], tf.int64)
-    order = np.argsort(stateless.uniform([len(labels)], key).numpy(), kind="stable")
-    found = [order[labels[order] == k][:per_class] for k in range(num_classes)]
-    least = min(range(num_classes), key=lambda k: len(found[k]))
-    if len(found[least]) < per_class:
-        raise ValueError(
-            f"labels_per_class must be at most {len(found[least])}, the training examples of class "
-            f"{least}. Received: labels_per_class={per_class}"
-        )
-    return np.concatenate(found)
 
 
 def _log_z(logits: tf.Tensor) -> tf.Tensor:

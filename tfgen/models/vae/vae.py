@@ -495,9 +495,7 @@ class VAE(GenerativeModel):
 
     def latent_grid(self, side: int) -> tf.Tensor:
         """Images at a 2-D Gaussian's quantiles (the paper's figure 4): [side, side, H, W, C]."""
-        quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
-        points = tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1)
-        images = self.decode(tf.reshape(points, [side * side, 2]))
+        images = self.decode(plane_of_quantiles(side))
         return tf.reshape(images, [side, side, *self.image_shape])
 
     def signatures(self) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
@@ -515,6 +513,12 @@ class VAE(GenerativeModel):
     def log_prob(self, image: tf.Tensor, seed: int | tf.Tensor, k: int = 100) -> tf.Tensor:
         """A lower bound on log p(x), L_k: images [B, H, W, C] -> [B], in nats."""
         return bounds.iwae(self.importance_terms(image, k, _seed(seed))["log_weight"])
+
+
+def plane_of_quantiles(side: int) -> tf.Tensor:
+    """Points at a 2-D Gaussian's quantiles, row by row, top row first: [side * side, 2]."""
+    quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
+    return tf.reshape(tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1), [side * side, 2])
 
 
 def _as_list(networks: keras.Model | Sequence[keras.Model]) -> list[keras.Model]:

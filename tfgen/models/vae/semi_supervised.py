@@ -1,0 +1,560 @@
+"""Semi-supervised VAE: a classifier learns from images without labels by explaining them.
+
+M2: a class y, uniform, and a style z, N(0, I), generate an image. The bounds on log p(x, y) of a
+labelled image and on log p(x) of another, q(y|x) being the classifier, K its classes:
+
+    -L(x, y) = E_q(z|x,y)[log p(x|y,z)] + log p(y) - KL(q(z|x,y) || p(z))
+    -U(x)    = sum_y q(y|x) (-L(x, y)) + H(q(y|x))
+
+Objective, minimised, N_l of the N training images being labelled (sum over event dimensions):
+
+    (N_l / N) E_labelled L(x, y) + (1 - N_l / N) E U(x) + alpha E_labelled[-log q(y|x)]
+        + precision / (2 N) ||W||^2
+
+which is the paper's J^alpha with alpha 0.1 N, divided by N: at 100 labels of 50,000 images the last
+expectation counts 50 times for each labelled image. Only U and alpha's term train the classifier.
+
+M1 is a VAE, and its classifier is given the latents z1 ~ q(z1|x). M1+M2 puts M2 upon them: M2's x
+is z1, drawn anew at every step, and p(z1|y,z2) a Gaussian. Dimensions of z1 that M1 does not use,
+whose posterior mean varies by less than 0.1 over the images, are noise: M2 does not see them, and
+they are N(0, 1) to it. The flag `stack` says what is trained; by the labelled images alone, without
+U, are trained "supervised" (M2's classifier) and "m1" (M1+M2's, M1 itself learning from all).
+
+Reference: D. P. Kingma, D. J. Rezende, S. Mohamed, M. Welling. Semi-supervised Learning with Deep
+Generative Models. NeurIPS 2014: eq. 1-2 (models), 6-9 (bounds, objective), section 4 (networks,
+figures), table 1. The prior of the weights (of all but biases), the threshold of z1's dimensions
+and M2's 300 hidden units at 100 labels upon M1 are those of the authors' code.
+
+Differs from the paper:
+  * M1 learns for `m1_steps` steps, and what is upon it learns from the first step on and goes on
+    when M1 stands still, so that one run trains both.
+  * M1's classifier is the network q(y|z1), where the paper has a transductive SVM.
+  * Every step takes as many labelled images as others (all, if they are fewer), where the paper
+    takes 1 labelled with 499 others at 100 labels; the weights of the terms are the paper's.
+  * The labelled images, which are also among all others, are not taken out of U's.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from tfgen import distributions, hparams, stateless
+from tfgen.data import DataError, DataSpec
+from tfgen.layers.labelled_mlp import LabelledMLP
+from tfgen.losses import bounds
+from tfgen.models.vae import vae
+from tfgen.networks.mlp import mlp
+from tfgen.training import optimizers, schedules
+from tfgen.training.labelled import LabelledExamples
+from tfgen.training.model import GenerativeModel
+
+_ALIVE = 0.1  # Standard deviation of a mean of z1 over images, above which M2 sees it.
+_MOMENTUM = 0.99  # Of the moments that tell it.
+_CHOICE, _LABELLED, _OTHERS, _M1 = range(4)  # Salts of a step's draws.
+_STDDEV = 1e-3  # Of the initial weights; biases begin as 0.
+_SHOWN = (2, 3, 4)  # Classes whose styles are drawn (the paper's figure 1a).
+
+
+@dataclasses.dataclass(frozen=True)
+class HParams(hparams.HParams):
+    """Flags of a semi-supervised VAE; the paper's networks for MNIST."""
+
+    learning_rate: float = 3e-4  # Step size of Adam.
+    # What is trained: M2; M1 with M2 upon it; or their classifiers by the labelled images alone,
+    # of images (supervised) or of M1's latents (m1).
+    stack: Literal["supervised", "m1", "m2", "m1+m2"] = "m2"
+    labels_per_class: int = 10  # Labelled examples of each class.
+    alpha: float = 0.1  # Weight of the labelled images' mean -log q(y|x), for N = 1.
+    latent_dim: int = 50  # Dimensions of the style z; of z2 upon M1.
+    hidden_units: tuple[int, ...] = (500,)  # Widths of q(y|x), q(z|x,y) and p(x|y,z) alike.
+    m1_latent_dim: int = 50  # Dimensions of M1's z1.
+    m1_hidden_units: tuple[int, ...] = (600, 600)  # Widths of M1's encoder and decoder.
+    m1_steps: int = 25_000  # Steps, of the first ones, in which M1 learns.
+    # Distribution of pixels given latents.
+    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"] = "bernoulli"
+    # How grey values become {0, 1} for a Bernoulli likelihood: a fresh draw at each use, one draw
+    # for ever, a threshold at 1/2, or not at all.
+    binarize: Literal["dynamic", "fixed", "threshold", "none"] = "dynamic"
+    weight_precision: float = 1.0  # Precision of the weights' Gaussian prior; 0 is off.
+    adam_epsilon: float = 1e-8  # Adam's epsilon.
+
+    POSITIVE: ClassVar[tuple[str, ...]] = (
+        "labels_per_class", "latent_dim", "hidden_units", "m1_latent_dim", "m1_hidden_units",
+        "m1_steps", "adam_epsilon",
+    )  # fmt: skip
+    NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("alpha", "weight_precision")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Images with labels."""
+        return ("image", "label")
+
+    @property
+    def draws_pixels(self) -> bool:
+        """Whether the model binarises: labelled images, which it keeps, want fresh draws too."""
+        return self.likelihood == "bernoulli" and self.binarize == "dynamic"
+
+    @property
+    def image_range(self) -> str:
+        """{0, 1} where the data are binarised once and for ever, else [0, 1]."""
+        once = self.likelihood == "bernoulli" and self.binarize in ("fixed", "threshold")
+        return "binary" if once else "unit"
+
+    @property
+    def binarization(self) -> str:
+        """The flag `binarize`, where `image_range` is "binary"."""
+        return self.binarize if self.image_range == "binary" else "dynamic"
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class SemiSupervisedVAE(GenerativeModel):
+    """M2 over images, or over the latents of an M1, from the caller's networks.
+
+    `fit` wants batches of images and labels, and `adapt` before it: that chooses the labelled
+    images, which the model keeps. Below, x are the images, or z1 of `m1`.
+
+    Args:
+        classifier: built Keras model from x to logits of the K classes, [B, K].
+        encoder: layer with the call of `LabelledMLP`, from x and y to means and log sigmas of z.
+        decoder: the same, from z and y to the parameters of p(x|y,z); of z1, means and log sigmas.
+        num_examples: images of the training split, N.
+        m1: a VAE with one layer of Gaussian latents, or None.
+        m1_steps: steps, of the first ones, in which it learns.
+        unlabelled: whether U is a part of the objective.
+        labels_per_class: labelled images of each class.
+        alpha: weight of the labelled images' mean -log q(y|x), for N = 1.
+        weight_precision: of the weights' Gaussian prior; 0 is off.
+        likelihood: of images without `m1`, as for `VAE`.
+        binarize: whether images in [0, 1] become a draw in {0, 1} at each use.
+
+    Raises:
+        ValueError: if networks do not fit each other, or an argument is out of range.
+        DataError: if no image is left without a label.
+    """
+
+    evaluations = ("classification.error", "likelihood.nll", "likelihood.reconstruction_error")
+    needs = ("image", "label")
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        encoder: keras.layers.Layer,
+        decoder: keras.layers.Layer,
+        *,
+        num_examples: int,
+        m1: vae.VAE | None = None,
+        m1_steps: int = 25_000,
+        unlabelled: bool = True,
+        labels_per_class: int = 10,
+        alpha: float = 0.1,
+        weight_precision: float = 1.0,
+        likelihood: str = "bernoulli",
+        binarize: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        logits = classifier.output_shape[1:]
+        if len(logits) != 1 or logits[0] < 2:
+            raise ValueError(
+                "the classifier must give logits [B, K] of 2 classes or more. "
+                f"Received: output {logits}"
+            )
+        if likelihood not in vae.LIKELIHOODS:
+            raise ValueError(
+                f"likelihood must be one of {list(vae.LIKELIHOODS)}. Received: {likelihood!r}"
+            )
+        self.classifier, self.encoder, self.decoder, self.m1 = classifier, encoder, decoder, m1
+        self.num_classes = logits[0]
+        self.x_shape = tuple(classifier.input_shape[1:])
+        if m1 is not None and m1.latent_dims != self.x_shape:
+            raise ValueError(
+                f"m1 must have one layer of {self.x_shape} latents, which the classifier takes. "
+                f"Received: latents {m1.latent_dims}"
+            )
+        self.image_shape = m1.image_shape if m1 is not None else self.x_shape
+        labelled = self.num_classes * labels_per_class
+        if labelled >= num_examples:
+            raise DataError(
+                "some training examples must be without a label: labels_per_class must be below "
+                f"{num_examples / self.num_classes:g}, {num_examples} examples over "
+                f"{self.num_classes} classes. Received: labels_per_class={labels_per_class}"
+            )
+        self.num_examples, self.m1_steps, self.unlabelled = num_examples, m1_steps, unlabelled
+        self.labels_per_class, self.alpha = labels_per_class, alpha
+        self.weight_precision, self.likelihood = weight_precision, likelihood
+        self.binarize = binarize
+        self.labelled_share = labelled / num_examples
+        self.labelled = LabelledExamples(self, self.num_classes, labels_per_class, self.image_shape)
+        if m1 is not None:
+            moments: dict[str, Any] = {
+                "shape": self.x_shape, "trainable": False, "autocast": False, "aggregation": "mean",
+            }  # fmt: skip
+            self.z1_mean = self.add_weight(initializer="zeros", name="z1_mean", **moments)
+            self.z1_square = self.add_weight(initializer="ones", name="z1_square", **moments)
+        zero = tf.zeros([1, *self.x_shape]), tf.zeros([1, self.num_classes])
+        self.latent_dim = self.encoder(*zero).shape[-1] // 2
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, networks included."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "classifier": serialize(self.classifier),
+            "encoder": serialize(self.encoder),
+            "decoder": serialize(self.decoder),
+            "num_examples": self.num_examples,
+            "m1": None if self.m1 is None else serialize(self.m1),
+            "m1_steps": self.m1_steps,
+            "unlabelled": self.unlabelled,
+            "labels_per_class": self.labels_per_class,
+            "alpha": self.alpha,
+            "weight_precision": self.weight_precision,
+            "likelihood": self.likelihood,
+            "binarize": self.binarize,
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "SemiSupervisedVAE":
+        """The model that `get_config` describes."""
+        config = dict(config)
+        for key in ("classifier", "encoder", "decoder", "m1"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
+
+    def players(self) -> dict[str, list[keras.Variable]]:
+        """M1, where there is one, and what is upon it, "m2"."""
+        parts = (self.classifier, self.encoder, self.decoder)
+        upper = {"m2": [v for part in parts for v in part.trainable_variables]}
+        return upper if self.m1 is None else {"m1": self.m1.trainable_variables, **upper}
+
+    def adapt(self, batches: tf.data.Dataset) -> None:
+        """Chooses the labelled images, by the seed that `compile` was given."""
+        self.labelled.adapt(batches, self.seed)
+
+    # The distributions. Labels are one-hots [..., K].
+
+    def seen(self, x: tf.Tensor) -> tf.Tensor:
+        """What M2's networks see of x: of z1, the dimensions that M1 uses, the others being 0."""
+        return x if self.m1 is None else x * self.alive()
+
+    def alive(self) -> tf.Tensor:
+        """1 for the dimensions of z1 that M1 uses, else 0: float32 [d]."""
+        variance = self.z1_square - self.z1_mean**2
+        return tf.cast(variance > _ALIVE**2, tf.float32)
+
+    def class_log_probs(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """log q(y|x), float32 [..., K], for x with any leading axes."""
+        lead = tf.shape(x)[: len(x.shape) - len(self.x_shape)]
+        logits = self.classifier(tf.reshape(self.seen(x), [-1, *self.x_shape]), training=training)
+        log_probs = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+        return tf.reshape(log_probs, tf.concat([lead, [self.num_classes]], 0))
+
+    def style(self, x: tf.Tensor, label: tf.Tensor) -> tfd.Distribution:
+        """q(z|x,y)."""
+        return distributions.diagonal_gaussian(self.encoder(self.seen(x), label))
+
+    def observation(self, z: tf.Tensor, label: tf.Tensor) -> tfd.Distribution:
+        """p(x|y,z)."""
+        outputs = self.decoder(z, label)
+        if self.m1 is None:
+            return vae.LIKELIHOODS[self.likelihood](outputs)
+        return distributions.diagonal_gaussian(
+            tf.cast(outputs, tf.float32) * tf.tile(self.alive(), [2])
+        )
+
+    def draw_x(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """What M2 models of images [B, H, W, C] in [0, 1]: binarised pixels, or z1 ~ q(z1|x)."""
+        of_pixels, of_z1 = tf.unstack(stateless.split(seed, 2))
+        image = self._pixels(image, of_pixels)
+        return image if self.m1 is None else self.m1.infer(image, 1, of_z1).latents[0][0]
+
+    def _pixels(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        if not self.binarize:
+            return image
+        return tf.cast(stateless.uniform(tf.shape(image), seed) < image, tf.float32)
+
+    # The objective.
+
+    def labelled_bound(self, x: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """-L(x, y) by one draw of z, in nats: for x [B, ...] with labels [B, K] it is [B].
+
+        With labels [K, 1, K], all classes, it is [K, B].
+        """
+        style = self.style(x, label)
+        z = style.sample(seed=seed)
+        kl = tfd.kl_divergence(style, distributions.StandardGaussian(self.latent_dim))
+        return self.observation(z, label).log_prob(x) - math.log(self.num_classes) - kl
+
+    def unlabelled_bound(self, x: tf.Tensor, seed: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """-U(x), the sum over all classes, in nats: [B]."""
+        log_q = tf.transpose(self.class_log_probs(x, training))
+        of_classes = self.labelled_bound(x, tf.eye(self.num_classes)[:, tf.newaxis], seed)
+        return tf.reduce_sum(tf.exp(log_q) * (of_classes - log_q), axis=0)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of "m2"; M1 takes its own as an extra step before it.
+
+        Logs "loss", "labelled_bound" -L, "unlabelled_bound" -U (of z1 where there is an M1),
+        "supervised_loss" -log q(y|x) and "labelled_error".
+        """
+        image, seeds = batch["image"], [self.noise_seed(salt) for salt in (_LABELLED, _OTHERS)]
+        (x_of_labelled, z_of_labelled), (x_of_others, z_of_others) = (
+            tf.unstack(stateless.split(seed, 2)) for seed in seeds
+        )
+        images, labels = self.labelled.draw(tf.shape(image)[0], self.noise_seed(_CHOICE))
+        x = self.draw_x(images, x_of_labelled)
+        with tf.GradientTape() as tape:
+            one_hot = tf.one_hot(labels, self.num_classes)
+            labelled = tf.reduce_mean(self.labelled_bound(x, one_hot, z_of_labelled))
+            log_q = self.class_log_probs(x, training=True)
+            supervised = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=log_q)
+            )
+            loss = self.alpha * supervised - self.labelled_share * labelled + self._prior("m2")
+            logs = {"labelled_bound": labelled, "supervised_loss": supervised}
+            if self.unlabelled:
+                others = self.draw_x(image, x_of_others)
+                bound = tf.reduce_mean(self.unlabelled_bound(others, z_of_others, training=True))
+                loss -= (1.0 - self.labelled_share) * bound
+                logs["unlabelled_bound"] = bound
+        self.minimize("m2", loss, tape)
+        return {"loss": loss, **logs, "labelled_error": _error(labels, log_q)}
+
+    def extra_steps(self, step: Any) -> Any:
+        """One, M1's own, in the first `m1_steps` steps."""
+        if self.m1 is None:
+            return 0
+        return tf.where(step < self.m1_steps, 1, 0)
+
+    def extra_step(self, batch: dict[str, tf.Tensor]) -> None:
+        """One step of M1, by the bound of a VAE."""
+        of_pixels, of_z1 = tf.unstack(stateless.split(self.noise_seed(_M1), 2))
+        image = self._pixels(batch["image"], of_pixels)
+        with tf.GradientTape() as tape:
+            inference = self.m1.infer(image, 1, of_z1, training=True)
+            terms = self.m1.log_terms(image, inference, training=True)
+            loss = self._prior("m1") - tf.reduce_mean(self.m1.bound(terms, 1.0))
+        self.minimize("m1", loss, tape)
+        mean = inference.posteriors[0].mean()
+        for moment, value in ((self.z1_mean, mean), (self.z1_square, mean**2)):
+            new = _MOMENTUM * moment + (1.0 - _MOMENTUM) * tf.reduce_mean(value, axis=0)
+            moment.assign(new)
+
+    def _prior(self, player: str) -> tf.Tensor | float:
+        """-log p of a player's weights, but for biases and a constant, for N = 1."""
+        if not self.weight_precision:
+            return 0.0
+        kernels = [v for v in self.players()[player] if len(v.shape) > 1]
+        norm = tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in kernels])
+        return self.weight_precision / self.num_examples * norm
+
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Logs -elbo as "loss", "elbo", "likelihood" and "kl", and "error", the classifier's."""
+        terms = self.importance_terms(batch["image"], 1, self.noise_seed())
+        means = {name: tf.reduce_mean(value) for name, value in terms.items()}
+        return {
+            "loss": -means["log_weight"],
+            "elbo": means["log_weight"],
+            "likelihood": means["likelihood"],
+            "kl": means["kl"],
+            "error": _error(batch["label"], self.classify(batch["image"])),
+        }
+
+    def importance_terms(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Terms of k fresh draws of y, z and, with an M1, z1, in nats, float32 [k, B] each.
+
+        Returns:
+            "log_weight": log p(x, y, z) - log q(y|x) - log q(z|x,y) = likelihood - kl, whose mean
+            is -U(x); "likelihood": log p(x|y,z), or log p(x|z1) with an M1; "kl": the rest.
+        """
+        of_pixels, of_z1, of_y, of_z = tf.unstack(stateless.split(seed, 4))
+        x = image = self._pixels(image, of_pixels)
+        if self.m1 is not None:
+            inference = self.m1.infer(image, k, of_z1)
+            x = inference.latents[0]
+        classes = distributions.Categoricals(self.class_log_probs(x)[..., tf.newaxis, :])
+        label, log_q_y = classes.experimental_sample_and_log_prob(
+            [k] if self.m1 is None else [], seed=of_y
+        )
+        style = self.style(x, label)
+        z, log_q_z = style.experimental_sample_and_log_prob([], seed=of_z)
+        prior = distributions.StandardGaussian(self.latent_dim).log_prob(z)
+        kl = log_q_y + math.log(self.num_classes) + log_q_z - prior
+        likelihood = self.observation(z, label).log_prob(x)
+        if self.m1 is not None:
+            kl += inference.log_q[0] - likelihood
+            likelihood = self.m1.observation(x).log_prob(image)
+        return {"log_weight": likelihood - kl, "likelihood": likelihood, "kl": kl}
+
+    # Using a trained model. Images are in [0, 1].
+
+    def classify(self, image: tf.Tensor) -> tf.Tensor:
+        """Probabilities of the K classes, of z1's mean with an M1: [B, H, W, C] -> [B, K]."""
+        return tf.exp(self.class_log_probs(self._code(image)))
+
+    def _code(self, image: tf.Tensor) -> tf.Tensor:
+        return image if self.m1 is None else self.m1.encode(image)
+
+    def encode(self, image: tf.Tensor) -> tf.Tensor:
+        """Styles, the mean of q(z|x,y) for the most probable y: [B, H, W, C] -> [B, d]."""
+        return self.style(self._code(image), self._label(image)).mean()
+
+    def _label(self, image: tf.Tensor) -> tf.Tensor:
+        """The most probable class, one-hot [B, K]."""
+        return tf.one_hot(tf.argmax(self.classify(image), axis=1), self.num_classes)
+
+    def decode(self, latent: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+        """Images of styles [B, d] and classes int32 [B], by means: [B, H, W, C] in [0, 1]."""
+        x = self.observation(latent, tf.one_hot(label, self.num_classes)).mean()
+        return x if self.m1 is None else self.m1.decode(x)
+
+    def sample(
+        self, num: int | tf.Tensor, seed: int | tf.Tensor, label: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Draws `num` images: means of the pixels, all else being drawn.
+
+        Args:
+            num: how many.
+            seed: int or int32 scalar; the same seed gives the same images.
+            label: int32 [num], the classes; None draws them, each alike.
+
+        Returns:
+            float32 [num, H, W, C] in [0, 1].
+        """
+        of_z, of_label, of_x = tf.unstack(stateless.split(_seed(seed), 3))
+        if label is None:
+            label = stateless.uniform([num], of_label, 0, self.num_classes, tf.int32)
+        z = distributions.StandardGaussian(self.latent_dim).sample(num, seed=of_z)
+        x = self.observation(z, tf.one_hot(label, self.num_classes))
+        return x.mean() if self.m1 is None else self.m1.decode(x.sample(seed=of_x))
+
+    def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
+        """Means of the pixels for the most probable y and a draw of the rest of the latents."""
+        of_x, of_z, of_z1 = tf.unstack(stateless.split(_seed(seed), 3))
+        x, label = self.draw_x(image, of_x), self._label(image)
+        rebuilt = self.observation(self.style(x, label).sample(seed=of_z), label)
+        return rebuilt.mean() if self.m1 is None else self.m1.decode(rebuilt.sample(seed=of_z1))
+
+    def log_prob(self, image: tf.Tensor, seed: int | tf.Tensor, k: int = 100) -> tf.Tensor:
+        """A lower bound on log p(x), L_k: images [B, H, W, C] -> [B], in nats."""
+        return bounds.iwae(self.importance_terms(image, k, _seed(seed))["log_weight"])
+
+    def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
+        """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one image."""
+        image = batch["image"][:16]
+        grids = {
+            "samples": tf.reshape(self.sample(64, seed), [8, 8, *self.image_shape]),
+            "reconstructions": tf.stack([image, self.reconstruct(image, seed)]),
+            "analogies": self.analogies(image[:10]),
+        }
+        if self.latent_dim == 2:
+            for label in _SHOWN:
+                if label < self.num_classes:
+                    grids[f"styles_of_class_{label}"] = self.styles(label, 16)
+        return {name: grid.numpy() for name, grid in grids.items()}
+
+    def analogies(self, image: tf.Tensor) -> tf.Tensor:
+        """Images [B, H, W, C], each before all classes in its style: [B, 1 + K, H, W, C]."""
+        latent = tf.repeat(self.encode(image), self.num_classes, axis=0)
+        label = tf.tile(tf.range(self.num_classes), [tf.shape(image)[0]])
+        made = tf.reshape(self.decode(latent, label), [-1, self.num_classes, *self.image_shape])
+        return tf.concat([image[:, tf.newaxis], made], axis=1)
+
+    def styles(self, label: int, side: int) -> tf.Tensor:
+        """A class at the quantiles of a 2-D z: [side, side, H, W, C]."""
+        images = self.decode(vae.plane_of_quantiles(side), tf.fill([side * side], label))
+        return tf.reshape(images, [side, side, *self.image_shape])
+
+    def signatures(self) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
+        """Endpoints of the exported model: name -> (function of tensors, specs by argument)."""
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32)
+        scalar, labels = tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.int32)
+        latents = tf.TensorSpec([None, self.latent_dim], tf.float32)
+        return {
+            "sample": (self.sample, {"num": scalar, "seed": scalar}),
+            "classify": (self.classify, {"image": images}),
+            "encode": (self.encode, {"image": images}),
+            "decode": (self.decode, {"latent": latents, "label": labels}),
+            "reconstruct": (self.reconstruct, {"image": images, "seed": scalar}),
+            "log_prob": (self.log_prob, {"image": images, "seed": scalar}),
+        }
+
+
+def _error(labels: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    wrong = tf.argmax(scores, axis=1, output_type=labels.dtype) != labels
+    return tf.reduce_mean(tf.cast(wrong, tf.float32))
+
+
+def _seed(seed: int | tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.cast(seed, tf.int32), 0])
+
+
+def _m1(image_shape: tuple[int, ...], hparams: HParams) -> vae.VAE:
+    """The paper's VAE with one layer of latents."""
+    *rest, channels = image_shape
+    numbers = 1 if hparams.likelihood == "bernoulli" else 2
+    sizes = {
+        "encoder": (image_shape, (2 * hparams.m1_latent_dim,)),
+        "decoder": ((hparams.m1_latent_dim,), (*rest, numbers * channels)),
+    }
+    networks = [
+        _mlp(below, hparams.m1_hidden_units, above, hparams.seed + 20 + i, f"m1_{name}")
+        for i, (name, (below, above)) in enumerate(sizes.items())
+    ]
+    return vae.VAE(*networks, likelihood=hparams.likelihood)
+
+
+def _mlp(
+    below: Sequence[int], units: Sequence[int], above: Sequence[int], seed: int, name: str
+) -> keras.Sequential:
+    init = functools.partial(keras.initializers.RandomNormal, stddev=_STDDEV)
+    return mlp(below, units, above, activation="softplus", initializer=init, seed=seed, name=name)
+
+
+def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
+    """The paper's networks for images of the data's shape, compiled and ready to train.
+
+    Raises:
+        ValueError: if the data has no classes.
+        DataError: if no image is left without a label.
+    """
+    classes = data_spec.num_classes
+    if classes is None:
+        raise ValueError(f"data must have labels. Received: {data_spec.name!r} without classes")
+    image_shape = data_spec.image_shape
+    m1 = _m1(image_shape, hparams) if hparams.stack in ("m1", "m1+m2") else None
+    x_shape: tuple[int, ...] = image_shape
+    parameters: tuple[int, ...] = image_shape
+    if m1 is not None:
+        x_shape, parameters = m1.latent_dims, (2 * hparams.m1_latent_dim,)
+    elif hparams.likelihood != "bernoulli":
+        parameters = (*image_shape[:-1], 2 * image_shape[-1])
+    units, seed = hparams.hidden_units, hparams.seed
+    arguments: dict[str, Any] = {"num_classes": classes, "units": units, "stddev": _STDDEV}
+    model = SemiSupervisedVAE(
+        _mlp(x_shape, units, (classes,), seed, "classifier"),
+        LabelledMLP(x_shape, output_shape=(2 * hparams.latent_dim,), seed=seed + 10, **arguments),
+        LabelledMLP((hparams.latent_dim,), output_shape=parameters, seed=seed + 11, **arguments),
+        num_examples=data_spec.train_size,
+        m1=m1,
+        m1_steps=hparams.m1_steps,
+        unlabelled=hparams.stack in ("m2", "m1+m2"),
+        labels_per_class=hparams.labels_per_class,
+        alpha=hparams.alpha,
+        weight_precision=hparams.weight_precision,
+        likelihood=hparams.likelihood,
+        binarize=hparams.draws_pixels,
+    )
+    rate = schedules.learning_rate(hparams, hparams.total_steps(data_spec.train_size))
+    made = {p: optimizers.Adam(rate, epsilon=hparams.adam_epsilon) for p in model.players()}
+    model.compile(**made, **hparams.compile_options())
+    return model
