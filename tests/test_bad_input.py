@@ -15,6 +15,7 @@ from tfgen import commands, run, train
 from tfgen.training import checkpoint
 
 TINY = ("--system=vae.vae", "--latent_dims=2", "--hidden_units=4", "--epochs=0.3")
+GAN = ["--system=gan.gan", "--networks=dcgan", "--filters=4"]
 
 
 @pytest.fixture
@@ -67,6 +68,13 @@ def fails(tmp_path, digits_dir, capsys):
         ([*TINY, "--run_dir=/proc/run"], "cannot write /proc/run: "),
         ([*TINY, "--run_dir=/dev/full/run"], "cannot write /dev/full/run.*: a file is in the way"),
         ([*TINY, "stray"], "unexpected argument: 'stray'"),
+        ([*GAN, "--discriminator_steps=0"], "--discriminator_steps must be more than 0"),
+        ([*GAN, "--penalty_weight=-1"], "--penalty_weight must be 0 or more"),
+        (["--system=gan.unrolled", "--unrolled_steps=-1"], "--unrolled_steps must be 0 or more"),
+        ([*GAN, "--minibatch_kernels=4", "--batch_size=1"], "--batch_size must be"),
+        ([*GAN, "--feature_matching_layer=conv_9"], r"layers \['.*'\]\. Received: 'conv_9'"),
+        ([*GAN, "--data=ring8"], "ring8"),
+        ([*GAN, "--image_size=9"], r"sides are .* 8, 10, 12, .*Received: 9x9\. Set --image_size"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
@@ -104,9 +112,22 @@ def test_a_run_directory_of_other_flags(fails, tmp_path, digits_dir):
     assert sorted(p.name for p in path.rglob("*")) == before
 
 
+def test_a_run_that_never_began_takes_other_flags(fails, tmp_path, digits_dir):
+    path = tmp_path / "run"
+    flags = ("--system=gan.improved", "--steps=1", "--batch_size=8", "--generator_units=8")
+    fails("500", *flags, "--labels_per_class=500")
+    assert not list((path / "checkpoints").iterdir())
+    with run.RunDir(path).lock():
+        fails("in use by another process", *flags, "--labels_per_class=2")
+    assert "--labels_per_class=500" in (path / "flags.cfg").read_text()
+    assert runs.train_here(path, *flags, "--labels_per_class=2", f"--data_dir={digits_dir}") == 0
+    assert "--labels_per_class=2" in (path / "flags.cfg").read_text()
+
+
 def test_a_run_of_an_earlier_version_goes_on_with_later_flags_at_their_defaults(tmp_path):
     run_dir = run.RunDir(tmp_path / "run")
     run_dir.create("--k=2\n")
+    (run_dir.checkpoints / "step_1.npz").touch()
     run_dir.create("--k=2\n--since=1\n", defaults="--k=50\n--since=1\n")
     with pytest.raises(run.UserError, match=r"other flags: --since=2 \(now\)"):
         run_dir.create("--k=2\n--since=2\n", defaults="--k=50\n--since=1\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfgen import hparams as hparams_lib
 from tfgen import run
-from tfgen.errors import UserError
+from tfgen.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from tfgen.data import Data, DataSpec
@@ -99,7 +99,8 @@ def load_run(
         raise UserError(f"no checkpoint in {run_dir.checkpoints} yet: the run has not begun")
     spec = DataSpec.from_json(run_dir.data.read_text(encoding="utf-8"))
     keras.config.set_dtype_policy("float32")
-    model: Any = module.build(hparams, spec)
+    with one_line():
+        model: Any = module.build(hparams, spec)
     if checkpoint.restore(run_dir.checkpoints, model, weights_only=True) is None:
         raise UserError(f"no checkpoint in {run_dir.checkpoints} yet: train for longer")
     for variable, average in zip(model.trainable_variables, model.averages, strict=False):

@@ -62,29 +62,33 @@ class RunDir:
                 it came with a later version, may be at its default.
 
         Raises:
-            UserError: if the directory belongs to a run of other flags (the difference is shown),
-                or cannot be written.
+            UserError: if the directory belongs to a run of other flags (the difference is shown)
+                that has a checkpoint or is in use, or cannot be written.
         """
         with writing(self.path):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.samples.mkdir(exist_ok=True)
-            if self.flags.exists():
-                self._refuse_other_flags(flagfile, defaults)
-            else:
+            if not self.flags.exists():
                 write_text(self.flags, flagfile)
+            elif changed := self._other_flags(flagfile, defaults):
+                if any(not p.name.startswith(_TEMPORARY) for p in self.checkpoints.iterdir()):
+                    raise UserError(
+                        f"run directory {self.path} belongs to a run with other flags: "
+                        f"{', '.join(changed)}. Choose another --run_dir, or give the same flags "
+                        "to resume"
+                    )
+                with self.lock():  # that run ended before it began
+                    write_text(self.flags, flagfile)
 
-    def _refuse_other_flags(self, flagfile: str, defaults: str) -> None:
+    def _other_flags(self, flagfile: str, defaults: str) -> list[str]:
+        """Flags of the run there that differ from these, and these."""
         old = self.flags.read_text(encoding="utf-8").splitlines()
         known = {line.partition("=")[0] for line in old}
         since = {line for line in defaults.splitlines() if line.partition("=")[0] not in known}
         new = [line for line in flagfile.splitlines() if line not in since]
         changed = [f"{line} (there)" for line in old if line not in new]
         changed += [f"{line} (now)" for line in new if line not in old]
-        if changed:
-            raise UserError(
-                f"run directory {self.path} belongs to a run with other flags: "
-                f"{', '.join(changed)}. Choose another --run_dir, or give the same flags to resume"
-            )
+        return changed
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

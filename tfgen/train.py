@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfgen import commands, hparams, run
-from tfgen.errors import UserError
+from tfgen.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from tfgen.training.model import GenerativeModel
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     keras.config.set_dtype_policy(hp.precision)
     data = commands.load_data(hp, options.data_dir, options.on_bad_image)
     data.steps_per_epoch(hp.batch_size)
-    with strategy.scope():
+    with strategy.scope(), one_line():
         model = module.build(hp, data.spec)
     if options.dry_run:
         print(hparams.to_flagfile(system, hp))

@@ -120,9 +120,7 @@ def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:
     assert error < 0.2 * images.var()
     model.save(tmp_path / "model.keras")
     twin = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        *(m.predict([images, places], verbose=0) for m in (model, twin))
-    )
+    np.testing.assert_array_equal(*(m.predict([images, places], verbose=0) for m in (model, twin)))
 
 
 def test_wrong_arguments_are_named() -> None:

@@ -19,7 +19,7 @@ from absl import logging
 
 from tfgen import run
 from tfgen.data import Data
-from tfgen.errors import UserError
+from tfgen.errors import UserError, one_line
 from tfgen.hparams import HParams
 from tfgen.training import checkpoint
 from tfgen.training.model import GenerativeModel
@@ -90,7 +90,8 @@ def train(
     chief = is_chief(model.distribute_strategy)
     record = checkpoint.restore(run_dir.checkpoints, model)
     if record is None:
-        model.adapt(data.batches("train", 1000, seed=hparams.seed))
+        with one_line():
+            model.adapt(data.batches("train", 1000, seed=hparams.seed))
         model.means.reset()
         record = {"seconds": 0.0, "means": vars(model.means)}
     for name, value in record["means"].items():
