@@ -398,7 +398,7 @@ class DRAW(vae.VAE):
         return {**super().pictures(batch, seed), "canvases": grid}
 
     def animations(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
-        """ "drawing": canvases of 64 samples after each stroke, [T, 8, 8, H, W, C] in [0, 1]."""
+        """Canvases of 64 samples after each stroke: "drawing", [T, 8, 8, H, W, C] in [0, 1]."""
         z = self.prior.distribution().sample(64, seed=[seed, 0])
         frames = self.canvases(z)
         return {"drawing": tf.reshape(frames, [-1, 8, 8, *self.image_shape]).numpy()}
