@@ -11,9 +11,10 @@ and over the layer, means over the batch; D(x) = sigmoid of the logit):
     generator:      gamma llike - GAN       (the decoder)
     discriminator:  GAN
 
-llike is -log N(Dis_l(x); Dis_l(Dec(z)), I) but for a constant; -GAN is what the objective's
-generator loss is of both kinds of fakes, for the minimax one. All three move from the same point.
-With c_x = -log D(x) and c_f the mean of -log(1 - D(.)) over the fakes, in the batch's means:
+llike is -log N(Dis_l(x); Dis_l(Dec(z)), I) but for a constant. With another objective than minimax
+its two losses take the place of GAN and -GAN. All three move from the same point, unless the
+balance of D and the generator makes one wait. With c_x = -log D(x) and c_f the mean of
+-log(1 - D(.)) over the fakes, both means over the batch:
 
     D moves unless          c_x or c_f < equilibrium - margin,
     the generator unless    c_x or c_f > equilibrium + margin, and both if neither would.
@@ -22,8 +23,9 @@ The paper's three other columns are forms of the same networks: `vae_dis` learns
 alone beside a discriminator that it does not fool, `vae` by the ELBO with pixels, `gan` is a GAN.
 
 Reference: A. B. L. Larsen, S. K. Soenderby, H. Larochelle, O. Winther. Autoencoding beyond pixels
-using a learned similarity metric. ICML 2016: eq. 2-5 (VAE), 7-9 (llike), algorithm 1, figure 3
-(the four columns), section 4.1 (training). The balance of the players is in the published code.
+using a learned similarity metric. ICML 2016: section 2.3 (llike, and which error reaches which
+network), algorithm 1, figures 3 and 4 (the four columns), section 4.1 (training). The balance of
+the players is in the published code.
 
 Differs from the paper:
   * The fakes weigh 1/2 each in GAN, as in the published code, so that a lost D pays log 2 for
