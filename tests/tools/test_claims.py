@@ -101,7 +101,8 @@ def folder(tmp_path_factory) -> pathlib.Path:
     """A run directory that has what pictures are made of."""
     run_dir = run.RunDir(tmp_path_factory.mktemp("run"))
     run_dir.samples.mkdir()
-    for name in ("samples", "reconstructions", "c1", "c2", "c3"):
+    styles = [f"styles_of_class_{label}" for label in (2, 3, 4)]
+    for name in ("samples", "reconstructions", "c1", "c2", "c3", "analogies", *styles):
         Image.new("L", (8, 8)).save(run_dir.samples / f"{name}-000000010.png")
     for step in (10, 20):
         line = {"step": step, "epoch": 1.0, **dict.fromkeys(LOGGED, 1.0)}

@@ -7,6 +7,7 @@ function of (seed, step, replica), and the compiled loop that both `fit` and `tf
 """
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ class GenerativeModel(keras.Model):
         needs: keys of the batch that the model uses.
         seed: int, source of all noise. Set by `compile`.
         step: int64 scalar `tf.Variable`, training steps done so far.
+        stage: the stage of the training that `train_step` is traced for, int; see `stage_starts`.
         optimizers: dict of player's name -> optimiser. Set by `compile`.
         means: running means of the logs since `reset_metrics`.
         run_steps: function of an endless iterator and a number of steps; trains so many in the
@@ -47,6 +49,7 @@ class GenerativeModel(keras.Model):
             trainable=False,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+        self.stage = 0
         self.seed = 0
         self.optimizers: dict[str, keras.optimizers.Optimizer] = {}
         self.averages: list[tf.Variable] = []
@@ -85,6 +88,14 @@ class GenerativeModel(keras.Model):
     def extra_step(self, batch: dict[str, tf.Tensor]) -> None:
         """What is done `extra_steps` times before a train step."""
         raise NotImplementedError(f"{type(self).__name__} has extra steps and no extra_step")
+
+    def stage_starts(self) -> tuple[int, ...]:
+        """Steps, rising, at which another stage of the training begins; default: none.
+
+        `train_step` is traced anew for each stage, in which `self.stage` is 0, 1, ...: players may
+        learn one after the other and logs have other names.
+        """
+        return ()
 
     def batches_before(self, step: int) -> int:
         """Batches that the first `step` train steps take, extra steps included."""
@@ -352,54 +363,63 @@ class GenerativeModel(keras.Model):
             tf.function(f, autograph=False, jit_compile=jit)
             for f in (self._replica_train_step, self._replica_extra_step)
         )
-        names: list[str] = []  # Of the logs, known once a step is traced.
+        names: dict[int, list[str]] = {}  # Of a stage's logs, known once its step is traced.
 
-        def one_step(next_batch: Callable[[], Any]) -> tf.Tensor:
+        def one_step(next_batch: Callable[[], Any], stage: int) -> tf.Tensor:
             step = tf.identity(self.step)
             extra_steps = self.extra_steps(step)
             if not isinstance(extra_steps, int) or extra_steps > 0:
                 for extra in tf.range(tf.cast(extra_steps, tf.int64)):
-                    strategy.run(replica_extra_step, args=(next_batch(), step, extra))
-            logs = strategy.run(replica_step, args=(next_batch(), step))
+                    strategy.run(replica_extra_step, args=(next_batch(), step, extra, stage))
+            logs = strategy.run(replica_step, args=(next_batch(), step, stage))
             self._update_averages()
             self.step.assign_add(1)
-            names[:] = logs
+            names[stage] = list(logs)
             return tf.stack([strategy.reduce("MEAN", v, axis=None) for v in logs.values()])
 
         @tf.function(reduce_retracing=True)
-        def execute(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
+        def execute(iterator: Any, steps: tf.Tensor, stage: int) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None])
             for row in tf.range(steps):
-                rows = rows.write(row, one_step(lambda: next(iterator)))
+                rows = rows.write(row, one_step(lambda: next(iterator), stage))
             return rows.stack()
 
         @tf.function(reduce_retracing=True)
-        def execute_to_end(iterator: Any, steps: tf.Tensor) -> tf.Tensor:
+        def execute_to_end(iterator: Any, steps: tf.Tensor, stage: int) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[None])
             for row in tf.range(steps):
                 batch = iterator.get_next_as_optional()
                 if not batch.has_value():
                     break
-                rows = rows.write(row, one_step(batch.get_value))
+                rows = rows.write(row, one_step(batch.get_value, stage))
             return rows.stack()
 
         @tf.function(reduce_retracing=True)
-        def execute_batch(batch: Any) -> tf.Tensor:
-            return one_step(lambda: batch)[tf.newaxis]
+        def execute_batch(batch: Any, one: tf.Tensor, stage: int) -> tf.Tensor:
+            return one_step(lambda: batch, stage)[tf.newaxis]
 
-        def as_logs(rows: tf.Tensor) -> list[dict[str, float]]:
-            return [dict(zip(names, row, strict=True)) for row in rows.numpy().tolist()]
+        def by_stage(function: Callable, source: Any, steps: int) -> list[dict[str, float]]:
+            """Logs of `steps` steps, or fewer at the source's end; a call is of one stage."""
+            found: list[dict[str, float]] = []
+            while len(found) < steps:
+                self.stage, left = self._stage_at(int(self.step.numpy()))
+                wanted = min(steps - len(found), left)
+                rows = function(source, tf.constant(wanted), self.stage).numpy().tolist()
+                found += [dict(zip(names[self.stage], row, strict=True)) for row in rows]
+                if len(rows) < wanted:
+                    break
+            return found
 
         def run_steps(iterator: Iterator, steps: int) -> list[dict[str, float]]:
-            return as_logs(execute(iterator, tf.constant(steps)))
+            return by_stage(execute, iterator, steps)
 
         def run_to_end(iterator: Iterator, steps: int) -> list[dict[str, float]]:
             if alone:
-                return as_logs(execute_to_end(iterator, tf.constant(steps)))
+                return by_stage(execute_to_end, iterator, steps)
             # TensorFlow cannot run several replicas inside a condition, and a step that finds no
             # batch has moved the step counters before it fails.
             portion = itertools.islice(iterator, steps)
-            return [logs for batch in portion for logs in as_logs(execute_batch(batch))]
+            return [logs for batch in portion for logs in by_stage(execute_batch, batch, 1)]
 
         def train_function(iterator: Iterator) -> dict[str, float]:
             rows = run_to_end(iterator, self.steps_per_execution)
@@ -438,11 +458,20 @@ class GenerativeModel(keras.Model):
         self.test_function = test_function
         return test_function
 
-    def _replica_train_step(self, batch: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _stage_at(self, step: int) -> tuple[int, int]:
+        """The stage of a step, and how many steps are left of it from there."""
+        starts = self.stage_starts()
+        stage = sum(start <= step for start in starts)
+        return stage, starts[stage] - step if stage < len(starts) else sys.maxsize
+
+    def _replica_train_step(self, batch: Any, step: tf.Tensor, stage: int) -> dict[str, tf.Tensor]:
+        """A train step; `stage` is `self.stage`, by which functions of TensorFlow are traced."""
         with self._noise_of(_TRAIN, step):
             return self._scalars(self.train_step(self.as_batch(batch)))
 
-    def _replica_extra_step(self, batch: Any, step: tf.Tensor, extra: tf.Tensor) -> None:
+    def _replica_extra_step(
+        self, batch: Any, step: tf.Tensor, extra: tf.Tensor, stage: int
+    ) -> None:
         with self._noise_of(_TRAIN, step, extra):
             self.extra_step(self.as_batch(batch))
 
@@ -541,7 +570,12 @@ class RunningMeans:
         self.updates = 0
 
     def update(self, logs: Mapping[str, Any], weight: float = 1.0) -> None:
-        """Adds the logs of one step, or means over `weight` examples."""
+        """Adds the logs of one step, or means over `weight` examples.
+
+        Logs with other names, of another stage of the training, start anew.
+        """
+        if self.sums and self.sums.keys() != logs.keys():
+            self.reset()
         for name, value in logs.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(np.float64(value)) * weight
         self.weight += weight

@@ -59,24 +59,6 @@ def test_labelled_examples_are_examples_of_their_classes() -> None:
     assert data["label"][rows].tolist() == labels.tolist()
 
 
-def test_the_choice_is_a_function_of_the_seed_and_the_data() -> None:
-    labels = examples()["label"]
-    chosen = improved.choose(labels, CLASSES, PER_CLASS, 0)
-    np.testing.assert_array_equal(improved.choose(labels, CLASSES, PER_CLASS, 0), chosen)
-    assert set(chosen) != set(improved.choose(labels, CLASSES, PER_CLASS, 1))
-    # Fewer labels a class are a part of more.
-    more = improved.choose(labels, CLASSES, 4, 0).reshape(CLASSES, 4)
-    np.testing.assert_array_equal(more[:, :PER_CLASS].ravel(), chosen)
-    np.testing.assert_array_equal(
-        ready().labelled.images.numpy(), examples()["image"][chosen]
-    )  # however the batches are cut
-
-
-def test_a_class_with_too_few_examples_is_named() -> None:
-    with pytest.raises(ValueError, match="at most 1, the training examples of class 2. Received"):
-        improved.choose(np.array([0, 0, 1, 1, 2]), 3, 2, 0)
-
-
 def test_labels_of_the_batch_are_not_used() -> None:
     model, batch = ready(), one_batch()
     other = {**batch, "label": (batch["label"] + 1) % CLASSES}

@@ -26,8 +26,9 @@ figures), table 1. The prior of the weights (of all but biases), the threshold o
 and M2's 300 hidden units at 100 labels upon M1 are those of the authors' code.
 
 Differs from the paper:
-  * M1 learns for `m1_steps` steps, and what is upon it learns from the first step on and goes on
-    when M1 stands still, so that one run trains both.
+  * Glorot weights, where the paper draws them from N(0, 0.001^2): by these M1, with its two hidden
+    layers, stayed where its latents tell nothing.
+  * One run trains M1 in its first stage (`m1_part`) and what is upon it in the second.
   * M1's classifier is the network q(y|z1), where the paper has a transductive SVM.
   * Every step takes as many labelled images as others (all, if they are fewer), where the paper
     takes 1 labelled with 499 others at 100 labels; the weights of the terms are the paper's.
@@ -35,7 +36,6 @@ Differs from the paper:
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -58,7 +58,6 @@ from tfgen.training.model import GenerativeModel
 _ALIVE = 0.1  # Standard deviation of a mean of z1 over images, above which M2 sees it.
 _MOMENTUM = 0.99  # Of the moments that tell it.
 _CHOICE, _LABELLED, _OTHERS, _M1 = range(4)  # Salts of a step's draws.
-_STDDEV = 1e-3  # Of the initial weights; biases begin as 0.
 _SHOWN = (2, 3, 4)  # Classes whose styles are drawn (the paper's figure 1a).
 
 
@@ -76,7 +75,7 @@ class HParams(hparams.HParams):
     hidden_units: tuple[int, ...] = (500,)  # Widths of q(y|x), q(z|x,y) and p(x|y,z) alike.
     m1_latent_dim: int = 50  # Dimensions of M1's z1.
     m1_hidden_units: tuple[int, ...] = (600, 600)  # Widths of M1's encoder and decoder.
-    m1_steps: int = 25_000  # Steps, of the first ones, in which M1 learns.
+    m1_part: float = 0.4  # Part of the run in which M1 learns; what is upon it learns in the rest.
     # Distribution of pixels given latents.
     likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"] = "bernoulli"
     # How grey values become {0, 1} for a Bernoulli likelihood: a fresh draw at each use, one draw
@@ -87,9 +86,13 @@ class HParams(hparams.HParams):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         "labels_per_class", "latent_dim", "hidden_units", "m1_latent_dim", "m1_hidden_units",
-        "m1_steps", "adam_epsilon",
+        "adam_epsilon",
     )  # fmt: skip
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("alpha", "weight_precision")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("m1_part", lambda v: 0 < v < 1, "between 0 and 1")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -126,7 +129,7 @@ class SemiSupervisedVAE(GenerativeModel):
         decoder: the same, from z and y to the parameters of p(x|y,z); of z1, means and log sigmas.
         num_examples: images of the training split, N.
         m1: a VAE with one layer of Gaussian latents, or None.
-        m1_steps: steps, of the first ones, in which it learns.
+        m1_steps: steps in which it learns, before the others do.
         unlabelled: whether U is a part of the objective.
         labels_per_class: labelled images of each class.
         alpha: weight of the labelled images' mean -log q(y|x), for N = 1.
@@ -300,12 +303,19 @@ class SemiSupervisedVAE(GenerativeModel):
         of_classes = self.labelled_bound(x, tf.eye(self.num_classes)[:, tf.newaxis], seed)
         return tf.reduce_sum(tf.exp(log_q) * (of_classes - log_q), axis=0)
 
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step of "m2"; M1 takes its own as an extra step before it.
+    def stage_starts(self) -> tuple[int, ...]:
+        """Where M1 stands still and what is upon it begins to learn, if there is an M1."""
+        return () if self.m1 is None else (self.m1_steps,)
 
-        Logs "loss", "labelled_bound" -L, "unlabelled_bound" -U (of z1 where there is an M1),
-        "supervised_loss" -log q(y|x) and "labelled_error".
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of "m1", then, in the second stage, of "m2".
+
+        Logs "loss" and "m1_bound" in M1's stage; else "loss", "labelled_bound" -L,
+        "unlabelled_bound" -U (of z1 where there is an M1), "supervised_loss" -log q(y|x) and
+        "labelled_error".
         """
+        if self.m1 is not None and self.stage == 0:
+            return self._m1_step(self.m1, batch["image"])
         image, seeds = batch["image"], [self.noise_seed(salt) for salt in (_LABELLED, _OTHERS)]
         (x_of_labelled, z_of_labelled), (x_of_others, z_of_others) = (
             tf.unstack(stateless.split(seed, 2)) for seed in seeds
@@ -329,25 +339,20 @@ class SemiSupervisedVAE(GenerativeModel):
         self.minimize("m2", loss, tape)
         return {"loss": loss, **logs, "labelled_error": _error(labels, log_q)}
 
-    def extra_steps(self, step: Any) -> Any:
-        """One, M1's own, in the first `m1_steps` steps."""
-        if self.m1 is None:
-            return 0
-        return tf.where(step < self.m1_steps, 1, 0)
-
-    def extra_step(self, batch: dict[str, tf.Tensor]) -> None:
-        """One step of M1, by the bound of a VAE."""
+    def _m1_step(self, m1: vae.VAE, image: tf.Tensor) -> dict[str, tf.Tensor]:
         of_pixels, of_z1 = tf.unstack(stateless.split(self.noise_seed(_M1), 2))
-        image = self._pixels(batch["image"], of_pixels)
+        image = self._pixels(image, of_pixels)
         with tf.GradientTape() as tape:
-            inference = self.m1.infer(image, 1, of_z1, training=True)
-            terms = self.m1.log_terms(image, inference, training=True)
-            loss = self._prior("m1") - tf.reduce_mean(self.m1.bound(terms, 1.0))
+            inference = m1.infer(image, 1, of_z1, training=True)
+            terms = m1.log_terms(image, inference, training=True)
+            bound = tf.reduce_mean(m1.bound(terms, 1.0))
+            loss = self._prior("m1") - bound
         self.minimize("m1", loss, tape)
         mean = inference.posteriors[0].mean()
         for moment, value in ((self.z1_mean, mean), (self.z1_square, mean**2)):
             new = _MOMENTUM * moment + (1.0 - _MOMENTUM) * tf.reduce_mean(value, axis=0)
             moment.assign(new)
+        return {"loss": loss, "m1_bound": bound}
 
     def _prior(self, player: str) -> tf.Tensor | float:
         """-log p of a player's weights, but for biases and a constant, for N = 1."""
@@ -516,8 +521,7 @@ def _m1(image_shape: tuple[int, ...], hparams: HParams) -> vae.VAE:
 def _mlp(
     below: Sequence[int], units: Sequence[int], above: Sequence[int], seed: int, name: str
 ) -> keras.Sequential:
-    init = functools.partial(keras.initializers.RandomNormal, stddev=_STDDEV)
-    return mlp(below, units, above, activation="softplus", initializer=init, seed=seed, name=name)
+    return mlp(below, units, above, activation="softplus", seed=seed, name=name)
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
@@ -538,15 +542,17 @@ def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
         x_shape, parameters = m1.latent_dims, (2 * hparams.m1_latent_dim,)
     elif hparams.likelihood != "bernoulli":
         parameters = (*image_shape[:-1], 2 * image_shape[-1])
+    total = hparams.total_steps(data_spec.train_size)
+    m1_steps = 0 if m1 is None else min(max(1, round(hparams.m1_part * total)), total - 1)
     units, seed = hparams.hidden_units, hparams.seed
-    arguments: dict[str, Any] = {"num_classes": classes, "units": units, "stddev": _STDDEV}
+    arguments: dict[str, Any] = {"num_classes": classes, "units": units}
     model = SemiSupervisedVAE(
         _mlp(x_shape, units, (classes,), seed, "classifier"),
         LabelledMLP(x_shape, output_shape=(2 * hparams.latent_dim,), seed=seed + 10, **arguments),
         LabelledMLP((hparams.latent_dim,), output_shape=parameters, seed=seed + 11, **arguments),
         num_examples=data_spec.train_size,
         m1=m1,
-        m1_steps=hparams.m1_steps,
+        m1_steps=m1_steps,
         unlabelled=hparams.stack in ("m2", "m1+m2"),
         labels_per_class=hparams.labels_per_class,
         alpha=hparams.alpha,
@@ -554,7 +560,12 @@ def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
         likelihood=hparams.likelihood,
         binarize=hparams.draws_pixels,
     )
-    rate = schedules.learning_rate(hparams, hparams.total_steps(data_spec.train_size))
-    made = {p: optimizers.Adam(rate, epsilon=hparams.adam_epsilon) for p in model.players()}
+    made = {
+        player: optimizers.Adam(
+            schedules.learning_rate(hparams, m1_steps if player == "m1" else total - m1_steps),
+            epsilon=hparams.adam_epsilon,
+        )
+        for player in model.players()
+    }
     model.compile(**made, **hparams.compile_options())
     return model
