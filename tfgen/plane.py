@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 BANDS = 12  # of the score, equally many pixels in each
+CHUNK = 8192  # points that are scored at a time
 SAMPLE, DATA = (0.85, 0.1, 0.1), (0.1, 0.35, 0.8)
 
 
@@ -19,7 +20,7 @@ def draw(
     Args:
         samples: [N, 2].
         data: [M, 2]; the picture spans 1.3 times its largest coordinate.
-        score: maps float32 [side * side, 2] to [side * side], e.g. a discriminator's logits.
+        score: maps float32 [n, 2] to [n], each point by itself, e.g. a discriminator's logits.
         side: of the picture, in pixels.
 
     Returns:
@@ -30,7 +31,9 @@ def draw(
     if score is not None:
         axis = np.linspace(-reach, reach, side, dtype=np.float32)
         grid = np.stack(np.meshgrid(axis, -axis), axis=-1).reshape(-1, 2)  # row 0 is the top
-        values = np.asarray(score(grid), np.float64).reshape(side, side)
+        parts = (grid[start : start + CHUNK] for start in range(0, len(grid), CHUNK))
+        values = np.concatenate([np.asarray(score(part), np.float64) for part in parts])
+        values = values.reshape(side, side)
         edges = np.quantile(values, np.linspace(0, 1, BANDS + 1)[1:-1])
         bands = np.searchsorted(edges, values)
         picture[:] = 0.7 + 0.3 * bands[..., None] / (BANDS - 1)

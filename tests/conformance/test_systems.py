@@ -17,6 +17,9 @@ import pytest
 import tensorflow as tf
 
 from tfgen import commands, data, hparams, listing
+from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
+from tfgen.layers.virtual_batch_normalization import ReferenceBatch
+from tfgen.models.gan import gan
 from tfgen.training import checkpoint, strategies
 from tfgen.training.model import GenerativeModel
 
@@ -93,6 +96,28 @@ def model(case):
     return trained[case.name][0]
 
 
+# The tricks of Salimans et al. 2016, in every system that derives from the GAN: name -> flags.
+TRICKS = {
+    "feature_matching": {"feature_matching_layer": ""},  # some layer of D
+    "historical_averaging": {"historical_average_weight": 0.1},
+    "label_smoothing": {"positive_label": 0.9},
+    "minibatch_discrimination": {"minibatch_kernels": 2},
+    "virtual_batch_norm": {"norm": "virtual", "reference_size": 4},
+}
+# What cannot be: losses without labels, features matched otherwise, one example's gradient.
+REFUSED = {
+    ("gan.began", "label_smoothing"),
+    ("gan.ebgan", "label_smoothing"),
+    ("gan.wgan", "label_smoothing"),
+    ("gan.wgan_gp", "label_smoothing"),
+    ("gan.wgan_gp", "minibatch_discrimination"),
+    ("vae.vae_gan", "feature_matching"),
+}
+GAMES = [
+    name for name in hparams.systems() if issubclass(hparams.load_system(name).HParams, gan.HParams)
+]
+
+
 def state(model):
     return {name: np.array(v.numpy()) for name, v in model.state_variables().items()}
 
@@ -160,6 +185,52 @@ def test_every_variable_has_one_optimiser(model):
     owned = [v.path for variables in model.players().values() for v in variables]
     assert sorted(owned) == sorted(v.path for v in model.trainable_variables)
     assert set(model.optimizers) == set(model.players())
+
+
+def test_diagnoses_its_own_logs(case, model):
+    rows = trained[case.name][1][1]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    for finding, numbers in model.diagnose(means).items():
+        assert finding
+        assert numbers
+    if isinstance(model, gan.GAN):
+        assert "mode collapse" in model.diagnose({**means, "spread": 0.01})
+        assert "mode collapse" not in model.diagnose({**means, "spread": 1.0})
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.parametrize("name", GAMES)
+def test_trains_with_a_trick_or_names_its_flag(name, trick, digits_dir):
+    case, flags = make_case(name, digits_dir), dict(TRICKS[trick])
+    flag = next(iter(flags))
+    if flag == "feature_matching_layer":
+        layers = hparams.load_system(name).build(case.hparams, case.data.spec).discriminator.layers
+        flags[flag] = next(x.name for x in layers if x.name in ("features", "code"))
+    if (name, trick) in REFUSED:
+        with pytest.raises(ValueError, match=flag) as refusal:
+            dataclasses.replace(case.hparams, **flags)
+        assert "\n" not in str(refusal.value)
+        return
+    own = dataclasses.replace(case.hparams, **flags)
+    model = dataclasses.replace(case, hparams=own).build()
+    logs = model.train_step(next(case.stream()))
+    assert all(np.isfinite(value) for value in logs.values())
+    layers = {type(x) for x in model._flatten_layers()}
+    assert {
+        "feature_matching": "feature_distance" in logs,
+        "historical_averaging": {f"{p}_past_distance" for p in model.players()} <= set(logs),
+        "label_smoothing": model.positive_label == 0.9,
+        "minibatch_discrimination": MinibatchDiscrimination in layers,
+        "virtual_batch_norm": ReferenceBatch in layers,
+    }[trick]
+    if trick == "historical_averaging":
+        for player, variables in model.players().items():
+            watched = [mean.shape for mean in model.past[player].means]
+            assert watched == [v.shape for v in variables], player
+    if trick == "minibatch_discrimination":
+        assert np.isfinite(model.score(case.batch(1)["image"])).all()
+        logs = model.evaluate(case.data.batches("validation", 1, limit=1), return_dict=True)
+        assert all(np.isfinite(value) for value in logs.values())
 
 
 def test_test_step_changes_nothing(case, model):

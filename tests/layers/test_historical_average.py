@@ -31,6 +31,19 @@ def test_mean_and_penalty_by_hand() -> None:
     assert float(past.penalty()) == 6 + 1.5**2
 
 
+def test_further_variables() -> None:
+    a, b = two_variables()
+    past, whole = HistoricalAverage([a]), HistoricalAverage([a, b])
+    past.extend([b])
+    assert [m.shape for m in past.means] == [m.shape for m in whole.means]
+    a.assign(3 * np.ones((2, 3)))
+    b.assign([2.0])
+    for each in (past, whole):
+        each.update()
+    assert float(past.penalty()) == float(whole.penalty()) == 6 + 1.5**2
+    assert past.get_config()["shapes"] == whole.get_config()["shapes"]
+
+
 @pytest.mark.parametrize("jit", [False, True])
 def test_mean_of_all_past_values_in_a_tf_function(jit: bool) -> None:
     values = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)

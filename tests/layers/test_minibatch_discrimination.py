@@ -102,13 +102,19 @@ def test_trains_saves_and_restores_in_a_keras_model(tmp_path: pathlib.Path) -> N
     np.testing.assert_array_equal(model(FEATURES), restored(FEATURES))
 
 
-def test_an_example_alone_is_an_error() -> None:
+def test_an_example_alone_is_an_error_in_training_and_close_to_none_in_inference() -> None:
     layer = MinibatchDiscrimination()
-    with pytest.raises(ValueError, match=r"needs 2 or more. Received: input shape \(1, 4\)"):
-        layer(FEATURES[:1])
-    compiled = tf.function(layer, input_signature=[tf.TensorSpec([None, 4])])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="needs 2 or more. Received"):
+    with pytest.raises(ValueError, match=r"2 or more to train. Received: input shape \(1, 4\)"):
+        layer(FEATURES[:1], training=True)
+    signature = [tf.TensorSpec([None, 4])]
+    compiled = tf.function(lambda x: layer(x, training=True), input_signature=signature)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="2 or more to train. Received"):
         compiled(FEATURES[:1])
+    alone = np.concatenate([FEATURES[:1], np.zeros((1, 100))], axis=1)
+    np.testing.assert_array_equal(layer(FEATURES[:1]), alone)
+    np.testing.assert_array_equal(
+        tf.function(layer, input_signature=signature)(FEATURES[:1]), alone
+    )
     assert compiled(FEATURES[:0]).shape == (0, 104)  # As some replica may get at the end.
 
 

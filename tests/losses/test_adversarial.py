@@ -76,8 +76,8 @@ def test_label_smoothing_moves_the_optimum() -> None:
     loss = adversarial.objective("non_saturating", positive_label=0.9).discriminator
     for _ in range(2000):
         with tf.GradientTape() as tape:
-            on_real = loss(logits, tf.constant(-1e9, tf.float64))  # softplus(-1e9) = 0
-            on_fake = tf.nn.softplus(logits)
+            fixed = tf.zeros_like(logits)  # A term of the real logit, and one of the fake.
+            on_real, on_fake = loss(logits, fixed), loss(fixed, logits)
             total = tf.reduce_sum(p_real * on_real + p_fake * on_fake)
         logits.assign_sub(2.0 * tape.gradient(total, logits))
     np.testing.assert_allclose(tf.sigmoid(logits), 0.9 * p_real / (p_real + p_fake), rtol=1e-5)
@@ -90,7 +90,27 @@ def test_smoothed_least_squares_changes_the_label_of_the_reals_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("label", [1.0, 0.9])
+@pytest.mark.parametrize("name", adversarial.OBJECTIVES)
+def test_scale_is_the_least_loss_and_that_of_one_that_cannot_tell(name: str, label: float) -> None:
+    if label < 1 and adversarial.OBJECTIVES[name].smoothed is None:
+        return
+    pair = adversarial.objective(name, label)
+    grid = np.linspace(-20.0, 20.0, 4001)
+    zero = np.zeros_like(grid)
+    of = lambda real, fake: pair.discriminator(tf.constant(real), tf.constant(fake)).numpy()  # noqa: E731
+    least = of(grid, zero).min() + of(zero, grid).min() - of(zero, zero)[0]
+    cannot_tell = of(grid, grid).min()
+    if name == "wasserstein":
+        assert pair.scale is None
+        assert (least, cannot_tell) == (-40.0, 0.0)  # as far as the grid goes
+    else:
+        np.testing.assert_allclose(pair.scale, [least, cannot_tell], atol=2e-5)
+
+
 def test_wrong_names_and_labels() -> None:
+    with pytest.raises(ValueError, match=r"positive_label must be above 0 .*Received: 1\.1"):
+        adversarial.objective("minimax", positive_label=1.1)
     with pytest.raises(ValueError, match="objective must be one of .*Received: 'wgan'"):
         adversarial.objective("wgan")
     with pytest.raises(ValueError, match="needs an objective with labels, one of .*'wasserstein'"):

@@ -1,6 +1,6 @@
 """A layer that remembers the mean of all past values of some variables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -39,13 +39,10 @@ class HistoricalAverage(keras.layers.Layer):
 
     def __init__(self, variables: Iterable[Any] = (), **kwargs: Any):
         super().__init__(**kwargs)
-        theta = tuple(variables)
         self.count = self._weight("count", (), "ones", "int64")
         self.means: list[keras.Variable] = []
-        self._remember([tuple(v.shape) for v in theta])
-        self.watch(theta)
-        for mean, variable in zip(self.means, theta, strict=True):
-            mean.assign(tf.cast(tf.convert_to_tensor(variable), tf.float32))
+        self._theta: Callable[[], tuple] = tuple
+        self.extend(variables)
         self.built = True
 
     def _weight(self, name: str, shape: tuple, initializer: str, dtype: str) -> keras.Variable:
@@ -59,8 +56,17 @@ class HistoricalAverage(keras.layers.Layer):
             name=name,
         )
 
-    def _remember(self, shapes: Sequence[Sequence[int]]) -> None:
-        self.means = [self._weight("mean", tuple(shape), "zeros", "float32") for shape in shapes]
+    def _remember(self, shapes: Iterable[Sequence[int]]) -> None:
+        self.means += [self._weight("mean", tuple(shape), "zeros", "float32") for shape in shapes]
+
+    def extend(self, variables: Iterable[Any]) -> None:
+        """Takes further variables into theta, before the first `update`: their past begins now."""
+        further = tuple(variables)
+        begin = len(self.means)
+        self._remember(v.shape for v in further)
+        self.watch([*self._theta(), *further])
+        for mean, variable in zip(self.means[begin:], further, strict=True):
+            mean.assign(tf.cast(tf.convert_to_tensor(variable), tf.float32))
 
     def watch(self, variables: Iterable[Any]) -> None:
         """Takes these variables as theta from now on; means and count stay.

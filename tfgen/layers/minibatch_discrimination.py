@@ -21,7 +21,8 @@ class MinibatchDiscrimination(keras.layers.Layer):
 
     For example 64 examples of 1024 features and B = 100, C = 5: M is [64, 100, 5], c [100, 64, 64],
     the output [64, 1124]. Real and generated examples go in separate calls: the layer compares
-    whatever shares its batch. With `tf.distribute` that is the batch of one replica.
+    whatever shares its batch. With `tf.distribute` that is the batch of one replica. An example
+    alone is close to none, o = 0, in inference, and an error in training.
 
     Distances and their sums are in float32. Memory: the [N, N, B, C] differences are never one
     tensor, C of [B, N, N] are added up, which takes half the time; with a gradient about C + 1 of
@@ -67,11 +68,11 @@ class MinibatchDiscrimination(keras.layers.Layer):
             name="kernel",
         )
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[N, A] -> [N, A + B], N of 2 or more."""
-        if inputs.shape[0] == 1:
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[N, A] -> [N, A + B], in training N of 2 or more."""
+        if training and inputs.shape[0] == 1:
             raise ValueError(_ALONE.format(tuple(inputs.shape)))
-        if inputs.shape[0] is None:
+        if training and inputs.shape[0] is None:
             # XLA compiles this check away; an example alone then gets zeros.
             tf.debugging.assert_none_equal(
                 tf.shape(inputs)[0], 1, message=_ALONE.format((1, inputs.shape[1]))
@@ -103,6 +104,6 @@ class MinibatchDiscrimination(keras.layers.Layer):
 
 
 _ALONE = (
-    "minibatch discrimination compares the examples of a batch and needs 2 or more. "
+    "minibatch discrimination compares the examples of a batch and needs 2 or more to train. "
     "Received: input shape {}"
 )

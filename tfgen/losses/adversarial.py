@@ -11,6 +11,7 @@ Cross-entropies are written by softplus(l) = log(1 + e^l), with -log sigmoid(l) 
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -80,36 +81,50 @@ class Objective:
     Attributes:
         discriminator: (real, fake) -> loss, in the shape of its arguments.
         generator: fake -> loss, in the shape of its argument.
-        smoothed: label of real examples -> the discriminator's loss with it; None where the
-            objective has no labels.
+        smoothed: label of real examples -> the objective with it; None where there are no labels.
+        scale: the discriminator's loss where it is right and sure, the least there is, and the
+            least of one that cannot tell, whose logits are equal; None where the loss has no
+            bound, as that of a critic, which is minus a distance.
     """
 
     discriminator: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     generator: Callable[[tf.Tensor], tf.Tensor]
-    smoothed: Callable[[float], Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] | None = None
+    smoothed: Callable[[float], "Objective"] | None = None
+    scale: tuple[float, float] | None = None
 
 
-def _smoothed_minimax(positive_label: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    return functools.partial(minimax_discriminator_loss, positive_label=positive_label)
+def cross_entropy(
+    generator: Callable[[tf.Tensor], tf.Tensor], positive_label: float = 1.0
+) -> Objective:
+    """The cross-entropies of Goodfellow et al. with one of their generator's losses."""
+    p = positive_label
+    sure = 0.0 if p == 1.0 else -p * math.log(p) - (1 - p) * math.log(1 - p)
+    cannot_tell = -p * math.log(p / 2) - (2 - p) * math.log(1 - p / 2)  # D = p / 2 everywhere
+    return Objective(
+        functools.partial(minimax_discriminator_loss, positive_label=p),
+        generator,
+        functools.partial(cross_entropy, generator),
+        (sure, cannot_tell),
+    )
+
+
+def least_squares(a: float, b: float, c: float) -> Objective:
+    """The least squares of Mao et al. with these labels."""
+    return Objective(
+        functools.partial(least_squares_discriminator_loss, a=a, b=b),
+        functools.partial(least_squares_generator_loss, c=c),
+        lambda label: least_squares(a, b * label, c),
+        (0.0, (b - a) ** 2 / 4),  # D = (a + b) / 2 everywhere
+    )
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "minimax": Objective(minimax_discriminator_loss, minimax_generator_loss, _smoothed_minimax),
-    "non_saturating": Objective(
-        minimax_discriminator_loss, non_saturating_generator_loss, _smoothed_minimax
-    ),
+    "minimax": cross_entropy(minimax_generator_loss),
+    "non_saturating": cross_entropy(non_saturating_generator_loss),
     "wasserstein": Objective(wasserstein_discriminator_loss, wasserstein_generator_loss),
-    "least_squares": Objective(
-        least_squares_discriminator_loss,
-        least_squares_generator_loss,
-        lambda label: functools.partial(least_squares_discriminator_loss, b=label),
-    ),
-    "least_squares_01": Objective(
-        functools.partial(least_squares_discriminator_loss, a=0.0),
-        functools.partial(least_squares_generator_loss, c=1.0),
-        lambda label: functools.partial(least_squares_discriminator_loss, a=0.0, b=label),
-    ),
-    "hinge": Objective(hinge_discriminator_loss, hinge_generator_loss),
+    "least_squares": least_squares(a=-1.0, b=1.0, c=0.0),
+    "least_squares_01": least_squares(a=0.0, b=1.0, c=1.0),
+    "hinge": Objective(hinge_discriminator_loss, hinge_generator_loss, scale=(0.0, 2.0)),
 }
 
 
@@ -121,10 +136,15 @@ def objective(name: str, positive_label: float = 1.0) -> Objective:
         positive_label: label of real examples, 0.9 for one-sided label smoothing; 1 is off.
 
     Raises:
-        ValueError: if the name is none of them, or the objective has no labels to smooth.
+        ValueError: if the name is none of them, the objective has no labels to smooth, or the
+            label is out of range.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"objective must be one of {list(OBJECTIVES)}. Received: {name!r}")
+    if not 0 < positive_label <= 1:
+        raise ValueError(
+            f"positive_label must be above 0 and at most 1. Received: {positive_label}"
+        )
     pair = OBJECTIVES[name]
     if positive_label == 1.0:
         return pair
@@ -134,4 +154,4 @@ def objective(name: str, positive_label: float = 1.0) -> Objective:
             f"label smoothing needs an objective with labels, one of {having}. "
             f"Received: positive_label={positive_label} with objective={name!r}"
         )
-    return dataclasses.replace(pair, discriminator=pair.smoothed(positive_label))
+    return pair.smoothed(positive_label)

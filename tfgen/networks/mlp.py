@@ -18,6 +18,7 @@ def mlp(
     output_scale: float = 1.0,
     head: Sequence[keras.layers.Layer] = (),
     initializer: Callable[..., keras.initializers.Initializer] = keras.initializers.GlorotUniform,
+    norm: Callable[[], keras.layers.Layer] | None = None,
     seed: int = 0,
     name: str = "mlp",
 ) -> keras.Sequential:
@@ -37,6 +38,7 @@ def mlp(
         output_scale: factor of the outputs.
         head: further layers between the last hidden layer and the output.
         initializer: makes the initialiser of a kernel from its `seed`.
+        norm: makes a normalisation layer for each hidden layer, before its activation; None is off.
         seed: int, of the initial weights.
         name: name of the network.
     """
@@ -47,11 +49,13 @@ def mlp(
     if input_scale != 1.0:
         layers.append(keras.layers.Rescaling(input_scale))
     for index, width in enumerate(units):
-        layers.append(
-            keras.layers.Dense(
-                width, activation, kernel_initializer=init[index], name=f"hidden_{index + 1}"
-            )
-        )
+        options = {"kernel_initializer": init[index]}
+        hidden = f"hidden_{index + 1}"
+        if norm is None:
+            layers.append(keras.layers.Dense(width, activation, name=hidden, **options))
+        else:
+            layers += [keras.layers.Dense(width, use_bias=False, **options), norm()]
+            layers.append(keras.layers.Activation(activation, name=hidden))
     layers += head
     layers.append(
         keras.layers.Dense(

@@ -192,6 +192,29 @@ def test_feature_matching_and_historical_averaging_are_added() -> None:
     assert {"generator_past_distance", "discriminator_past_distance"} <= set(logs)
 
 
+def test_diagnosis() -> None:
+    model = small()
+    healthy = {"energy_real": 0.4, "energy_fake": 0.2, "k": 0.1, "spread": 0.9}
+    assert model.diagnose(healthy) == {}
+    assert model.diagnose({**healthy, "discriminator_loss": 0.0}) == {}  # has no scale
+    found = model.diagnose({**healthy, "k": 0.0})["the balance is stuck"]
+    assert "k is 0, at 0: E L(G(z)) stays above 0.5 E L(x), energy_real 0.4" in found
+    assert "at 1: E L(G(z)) stays below" in str(model.diagnose({**healthy, "k": 1.0}))
+    assert list(model.diagnose({**healthy, "spread": 0.01})) == ["mode collapse"]
+
+
+def test_features_are_matched_in_training_mode() -> None:
+    norm = keras.layers.BatchNormalization(name="norm")
+    layers = [keras.Input(SHAPE), keras.layers.Flatten(), norm, keras.layers.Reshape(SHAPE)]
+    model = began.BEGAN(
+        mlp((4,), (8,), SHAPE, seed=1, name="generator"),
+        keras.Sequential(layers, name="discriminator"),
+        feature_matching_layer="norm",
+    )
+    # Normed by their own batch, real images and fakes have equal means.
+    assert float(model.generator_loss(batch())[1]["feature_distance"]) < 1e-6
+
+
 @pytest.mark.parametrize("side", [8, 28])
 def test_the_paper_s_networks(side: int) -> None:
     shape = (side, side, 3)
@@ -218,6 +241,10 @@ def test_build() -> None:
     assert model.discriminator.get_layer("code").input.shape == (None, 2 * 2 * 16 + 3)
     samples = model.sample(4, 0).numpy()
     assert -1.0 <= samples.min() <= samples.max() <= 1.0
+    hp = began.HParams(filters=2, norm="virtual", reference_size=4)
+    (carrier,) = began.build(hp, spec).generator.layers
+    kinds = [type(layer).__name__ for layer in carrier.layer.layers]
+    assert kinds.count("VirtualBatchNormalization") == 4  # each convolution's but the last
 
 
 @pytest.mark.parametrize(
@@ -229,7 +256,8 @@ def test_build() -> None:
         ({"stall_steps": -1}, "--stall_steps must be 0 or more"),
         ({"schedule": "linear"}, "--stall_steps=0 to use a schedule"),
         ({"objective": "hinge"}, "--objective has no place .* Received: --objective=hinge"),
-        ({"penalty": "r1"}, "--penalty has no place"),
+        ({"discriminator_norm": "layer"}, "--discriminator_norm has no place"),
+        ({"positive_label": 0.9}, "--positive_label has no place"),
         ({"data": "ring8"}, "needs images: .* Received: --data=ring8"),
     ],
 )

@@ -138,6 +138,30 @@ def test_feature_matching_is_added() -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
+def test_features_are_matched_in_training_mode() -> None:
+    layers = [
+        keras.Input(SHAPE),
+        keras.layers.Flatten(),
+        keras.layers.BatchNormalization(name="code"),
+        keras.layers.Reshape(SHAPE),
+    ]
+    generator = mlp((4,), (8,), SHAPE, seed=1, name="generator")
+    model = ebgan.EBGAN(generator, keras.Sequential(layers), feature_matching_layer="code")
+    # Normed by their own batch, real images and fakes have equal means.
+    assert float(model.generator_loss(batch())[1]["feature_distance"]) < 1e-6
+
+
+def test_diagnosis() -> None:
+    model = small(margin=4.0)
+    healthy = {"discriminator_loss": 3.0, "energy_real": 1.0, "energy_fake": 2.0, "spread": 0.9}
+    assert model.diagnose(healthy) == {}
+    won = model.diagnose({**healthy, "discriminator_loss": 0.03})["the discriminator has won"]
+    assert "0.03 is next to 0, and 4 if D cannot tell, energy_real 1, energy_fake 2" in won
+    found = model.diagnose({**healthy, "energy_fake": 5.0})["the fakes are beyond the margin"]
+    assert found == "energy_fake 5 is above m = 4, energy_real 1"
+    assert list(model.diagnose({**healthy, "spread": 0.01})) == ["mode collapse"]
+
+
 def test_the_code_is_not_counted_twice() -> None:
     model = small()
     names = [v.path for v in model.trainable_variables]

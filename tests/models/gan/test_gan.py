@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfgen.data import DataSpec
 from tfgen.models.gan import gan
 from tfgen.networks.mlp import mlp
+from tfgen.training import strategies
 
 
 def small(**arguments) -> gan.GAN:
@@ -95,14 +96,23 @@ def test_feature_matching_by_hand() -> None:
         small(feature_matching_layer="hidden_3")
 
 
-def test_historical_average_pulls_towards_the_past() -> None:
-    model = small(historical_average_weight=2.0)
-    logs = model.move("generator", model.generator_loss, points())
-    assert float(logs["generator_past_distance"]) == 0.0  # the start is its own mean
-    start = weights(small().generator)
-    logs = model.move("generator", model.generator_loss, points(seed=1))
-    assert float(logs["generator_past_distance"]) > 0
-    assert not same(start, model.generator)
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_historical_average_pulls_towards_the_past(player: str) -> None:
+    model, plain = small(historical_average_weight=2.0), small()
+    network, without = getattr(model, player), getattr(plain, player)
+    first = weights(network)
+    logs = model.move(player, getattr(model, f"{player}_loss"), points())
+    assert float(logs[f"{player}_past_distance"]) == 0.0  # the start is its own mean
+    second = weights(network)
+    without.set_weights(second)
+    logs = model.move(player, getattr(model, f"{player}_loss"), points(seed=1))
+    plain.move(player, getattr(plain, f"{player}_loss"), points(seed=1))
+    away = [b - (a + b) / 2 for a, b in zip(first, second, strict=True)]
+    distance = sum(float(np.sum(np.square(d))) for d in away)
+    assert float(logs[f"{player}_past_distance"]) == pytest.approx(distance, rel=1e-4)
+    # SGD's step of 0.1 down the objective and 2 |theta - mean|^2.
+    for new, bare, d in zip(weights(network), weights(without), away, strict=True):
+        np.testing.assert_allclose(new, bare - 0.1 * 2.0 * 2.0 * d, atol=1e-7)
 
 
 def test_samples_come_from_the_latents_asked_for() -> None:
@@ -137,6 +147,15 @@ def test_networks_that_do_not_fit_are_named() -> None:
         ({"positive_label": 0.0}, "--positive_label must be above 0.5 and at most 1"),
         ({"minibatch_kernels": 3, "batch_size": 1}, "--batch_size must be at least 2"),
         ({"data": "ring8"}, "set --networks=mlp. Received: --networks=dcgan"),
+        ({"positive_label": 0.9, "objective": "hinge"}, "needs an objective with labels"),
+        ({"norm": "layer", "networks": "mlp"}, "set --norm to virtual or none"),
+        ({"norm": "layer", "networks": "mlp_generator"}, "set --norm to virtual or none"),
+        ({"discriminator_norm": "layer", "networks": "mlp"}, "set --discriminator_norm=none"),
+        ({"penalty": "r1"}, "Received: --penalty=r1 --discriminator_norm=batch"),
+        (
+            {"penalty": "gradient_penalty", "networks": "mlp", "minibatch_kernels": 3},
+            "set --minibatch_kernels=0. Received: --penalty=gradient_penalty --minibatch_kernels=3",
+        ),
     ],
 )
 def test_wrong_flags_are_named(flags: dict, message: str) -> None:
@@ -180,14 +199,99 @@ def test_with_virtual_batch_norm_a_sample_does_not_depend_on_its_batch() -> None
         gan.HParams(reference_size=0)
 
 
+def test_virtual_batch_norm_in_dense_networks() -> None:
+    hp = gan.HParams(networks="mlp", hidden_units=(8, 8), norm="virtual", reference_size=50)
+    model = gan.build(hp, spec(8))  # the reference is of latents: 9 examples are enough
+    (carrier,) = model.generator.layers
+    kinds = [type(layer).__name__ for layer in carrier.layer.layers]
+    assert kinds.count("VirtualBatchNormalization") == 2
+    latents = model.draw_latents(4, [0, 1])
+    alone = model.generator(latents[:1], training=True)
+    np.testing.assert_allclose(alone, model.generator(latents, training=True)[:1], atol=1e-6)
+    plain = gan.build(dataclasses.replace(hp, norm="none"), spec(8)).generator
+    assert [type(layer).__name__ for layer in plain.layers].count("Dense") == 3
+
+
 def test_a_won_game_and_a_collapse_are_named_with_their_numbers() -> None:
     model = small()
     healthy = {"discriminator_loss": 1.2, "logit_real": 0.1, "logit_fake": 0.0, "spread": 0.9}
     assert model.diagnose(healthy) == {}
     found = model.diagnose({**healthy, "discriminator_loss": 0.004, "spread": 0.02})
-    assert "discriminator_loss 0.004 is below 0.01" in found["the discriminator has won"]
+    won = found["the discriminator has won"]
+    assert "discriminator_loss 0.004 is next to 0, and 1.39 if D cannot tell" in won
+    assert "logit_real 0.1, logit_fake 0" in won
     assert "0.02 of the data's, below 0.1" in found["mode collapse"]
     assert not small(objective="wasserstein").diagnose({**healthy, "discriminator_loss": -5.0})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "least", "cannot_tell"),
+    [
+        ({"objective": "hinge"}, 0.0, 2.0),
+        ({"objective": "least_squares"}, 0.0, 1.0),
+        ({"objective": "least_squares_01"}, 0.0, 0.25),
+        ({"positive_label": 0.9}, 0.325, 1.376),  # which never comes near to 0
+    ],
+)
+def test_who_has_won_is_by_the_scale_of_the_objective(arguments, least, cannot_tell) -> None:
+    model = small(**arguments)
+    for share, won in ((0.009, True), (0.012, False), (1.0, False)):
+        loss = least + share * (cannot_tell - least)
+        assert ("the discriminator has won" in model.diagnose({"discriminator_loss": loss})) == won
+
+
+def test_rmsprop_adds_its_epsilon_to_the_root_as_pytorch_does() -> None:
+    optimizer = gan.optimizer(gan.HParams(optimizer="rmsprop"), 1e-3)
+    variable = keras.Variable([1.0, 1.0, 1.0])
+    optimizer.build([variable])
+    gradient = np.array([1e-5, 1.0, 0.0])
+    expected, mean_square = np.ones(3), np.zeros(3)
+    for _ in range(3):
+        optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
+        mean_square = 0.99 * mean_square + 0.01 * gradient**2
+        expected -= 1e-3 * gradient / (np.sqrt(mean_square) + 1e-8)
+    # Keras adds under the root, where 1e-16 comes to at most 1% of a root of 1e-6.
+    np.testing.assert_allclose(1 - variable.numpy(), 1 - expected, rtol=0.011)
+
+
+def test_a_penalty_is_in_the_lengths_of_the_networks() -> None:
+    layers = [keras.Input((2,)), keras.layers.Rescaling(1 / 4.0), keras.layers.Dense(1)]
+    for penalty, value in (("gradient_penalty", (5.0 - 1) ** 2), ("r1", 5.0**2 / 2)):
+        model = gan.GAN(
+            mlp((4,), (8,), (2,)), keras.Sequential(layers), penalty=penalty, event_scale=4.0
+        )
+        model.discriminator.layers[-1].kernel.assign([[3.0], [4.0]])
+        assert float(model.discriminator_loss(points())[1]["penalty"]) == pytest.approx(value)
+    flags = {"data": "ring8", "networks": "mlp", "standardize": True, "hidden_units": (4,)}
+    model = gan.build(gan.HParams(**flags), PLANE)
+    assert model.event_scale == pytest.approx(np.sqrt(2.0), rel=1e-3)  # of a ring of radius 2
+    assert gan.GAN.from_config(model.get_config()).event_scale == model.event_scale
+
+
+PLANE = DataSpec("ring8", {"point": (2,)}, {"point": "float32"}, "symmetric", 8, 9, 9, 9)
+
+
+def test_the_plane_with_minibatch_discrimination_is_drawn_without_level_sets() -> None:
+    flags = {"data": "ring8", "networks": "mlp", "hidden_units": (8, 8)}
+    drawn = [
+        gan.build(gan.HParams(minibatch_kernels=kernels, **flags), PLANE)
+        .pictures(points(64), 0)["samples"][0, 0]
+        .reshape(-1, 3)
+        for kernels in (0, 2)
+    ]
+    assert np.any((drawn[0] < 1).all(-1) & (np.ptp(drawn[0], axis=-1) == 0))  # grey bands
+    assert not np.any((drawn[1] < 1).all(-1) & (np.ptp(drawn[1], axis=-1) == 0))
+
+
+def test_a_batch_that_leaves_a_replica_one_example_is_named() -> None:
+    strategy = strategies.make("mirrored", devices=2)
+    hp = gan.HParams(filters=2, minibatch_kernels=2, batch_size=2)
+    gan.build(hp, spec(8))
+    with (
+        strategy.scope(),
+        pytest.raises(ValueError, match=r"at least 4 for 2 replicas. Received: --batch_size=2"),
+    ):
+        gan.build(hp, spec(8))
 
 
 def test_spread_is_the_ratio_of_standard_deviations() -> None:

@@ -52,6 +52,41 @@ def gradient_norms(model: infogan.InfoGAN, loss_of) -> dict[str, float]:
     }
 
 
+SPEC = DataSpec("x", {"image": (8, 8, 1)}, {"image": "float32"}, "symmetric", 10, 90, 9, 9)
+
+
+def test_each_player_has_its_step_size() -> None:
+    model = infogan.build(infogan.HParams(filters=8, dense_units=8), SPEC)
+    rates = {name: float(o.learning_rate) for name, o in model.optimizers.items()}
+    assert rates == pytest.approx({"generator": 1e-3, "discriminator": 2e-4})
+    hp = infogan.HParams(filters=8, dense_units=8, discriminator_learning_rate=None)
+    for optimizer in infogan.build(hp, SPEC).optimizers.values():
+        assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+
+
+def test_normalisation_of_the_papers_networks_is_by_the_flags() -> None:
+    flags = {"filters": 8, "dense_units": 8, "minibatch_kernels": 2}
+    flags |= {"norm": "virtual", "reference_size": 50, "discriminator_norm": "none"}
+    model = infogan.build(infogan.HParams(**flags), SPEC)
+    kinds = {type(x).__name__ for x in (*model.discriminator.layers, *model.generator.layers)}
+    assert "BatchNormalization" not in kinds
+    (carrier,) = model.generator.layers
+    reference = carrier.reference[0].numpy()
+    assert reference.shape == (50, 62 + 12)
+    np.testing.assert_array_equal(reference[:, 62:72].sum(1), 1)  # with codes that there are
+    # Q reads the features before the examples are compared.
+    assert model.features_layer == "features"
+    assert model.classify(tf.zeros([1, 8, 8, 1])).shape == (1, 10)
+
+
+def test_spread_is_in_the_logs() -> None:
+    model = small()
+    _, logs = model.discriminator_loss(points(50))
+    fake = model.generator(model.draw_latents(50, model.noise_seed(10))).numpy()
+    expected = np.sqrt(fake.var(0).mean() / points(50)["point"].numpy().var(0).mean())
+    assert float(logs["spread"]) == pytest.approx(expected, rel=1e-4)
+
+
 def test_latents_are_noise_then_one_hot_codes_then_uniform_ones() -> None:
     latents = small().draw_latents(20000, tf.constant([1, 2])).numpy()
     noise, first, second, continuous = np.split(latents, [NOISE, NOISE + 3, NOISE + 5], axis=1)

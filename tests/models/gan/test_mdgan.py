@@ -104,6 +104,39 @@ def test_manifold_diffusion_losses_written_out() -> None:
     assert float(loss) == pytest.approx(softplus(-d2(fake)).mean(), rel=1e-5)
 
 
+def test_spread_is_a_part_of_the_datas_in_both_forms() -> None:
+    real = points(50)["point"].numpy()
+    for form in (mdgan.RegGAN, mdgan.MDGAN):
+        model = small(form)
+        fake = model.generate(50, gan._FOR_D).numpy()
+        expected = np.sqrt(fake.var(0).mean() / real.var(0).mean())
+        logs = model.discriminator_loss(points(50))[1]
+        assert float(logs["spread"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_either_discriminator_may_win() -> None:
+    logs = {"discriminator_loss": 1.3, "manifold_discriminator_loss": 0.001}
+    assert list(small(mdgan.MDGAN).diagnose(logs)) == ["the manifold discriminator has won"]
+
+
+def test_each_player_has_its_step_size() -> None:
+    spec = DataSpec("x", {"image": (8, 8, 1)}, {"image": "float32"}, "symmetric", 10, 90, 9, 9)
+    hp = mdgan.HParams(
+        form="manifold_diffusion", filters=2, learning_rate=1e-3, discriminator_learning_rate=1e-4
+    )
+    rates = {n: float(o.learning_rate) for n, o in mdgan.build(hp, spec).optimizers.items()}
+    assert rates == pytest.approx(
+        {"generator": 1e-3, "encoder": 1e-3, "discriminator": 1e-4, "discriminator_manifold": 1e-4}
+    )
+
+
+def test_distances_are_in_the_lengths_of_the_networks() -> None:
+    real = points()["point"]
+    _, logs = small(event_scale=4.0).regularizer(real)
+    _, plain = small().regularizer(real)
+    assert float(logs["distance"]) == pytest.approx(float(plain["distance"]) / 16, rel=1e-5)
+
+
 def test_who_moves() -> None:
     model = small()
     assert moved(model, "discriminator", model.discriminator_loss) == {"discriminator"}

@@ -61,6 +61,8 @@ def test_without_the_penalty_the_gradient_grows() -> None:
     assert norms(model, next(stream())["point"].numpy()).mean() > 3.0
 
 
-def test_batch_norm_in_the_critic_is_refused() -> None:
+def test_a_critic_that_mixes_examples_is_refused() -> None:
     with pytest.raises(ValueError, match="set --discriminator_norm to layer or none"):
         wgan_gp.HParams(discriminator_norm="batch")
+    with pytest.raises(ValueError, match="set --minibatch_kernels=0"):
+        wgan_gp.HParams(minibatch_kernels=2)

@@ -29,7 +29,7 @@ Differs from the paper:
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -43,9 +43,11 @@ from tfgen.models.gan import gan
 from tfgen.networks import dcgan
 
 _FOR_D = 10  # Salt of z_D.
+STUCK = 1e-4  # `diagnose` speaks up where k is so near to 0 or 1.
+_ENERGIES = ("energy_real", "energy_fake")
 _UNUSED = (
-    "objective", "networks", "hidden_units", "norm", "discriminator_norm", "penalty",
-    "penalty_weight", "positive_label", "reference_size",
+    "objective", "networks", "hidden_units", "discriminator_norm", "penalty", "penalty_weight",
+    "positive_label",
 )  # fmt: skip
 
 
@@ -59,6 +61,7 @@ class HParams(gan.HParams):
     filters: int = 64  # Channels n of the largest maps; the encoder has 2n, 3n, ... further down.
     latent_dim: int = 64  # Dimensions of the latents and of the autoencoder's code.
     latents: gan.Latents = "uniform"  # N(0, I), or uniform on [-1, 1].
+    norm: gan.GeneratorNorm = "none"  # Normalisation in the generator.
     gamma: float = 0.5  # Wanted E L(G(z)) / E L(x): low for quality, high for diversity.
     balance_rate: float = 0.001  # Proportional gain lambda of k.
     # Window of the mean of M; the step sizes are halved where it does not fall. 0 is off.
@@ -101,7 +104,13 @@ def refuse(hparams: gan.HParams, names: Sequence[str]) -> None:
 
 
 def decoder(
-    code_dim: int, image_shape: Sequence[int], *, filters: int, seed: int, name: str
+    code_dim: int,
+    image_shape: Sequence[int],
+    *,
+    filters: int,
+    norm: dcgan.Norm | None = None,
+    seed: int,
+    name: str,
 ) -> keras.Sequential:
     """Codes [B, code_dim] to images [B, H, W, C], linear at the end; also the generator.
 
@@ -112,12 +121,13 @@ def decoder(
         code_dim: dimensions of the input.
         image_shape: (height, width, channels).
         filters: channels of all hidden maps.
+        norm: makes a normalisation layer before each ELU; None is off.
         seed: int, of the initial weights.
         name: of the network.
     """
     init = _initializers(seed)
     layers: list = [keras.Input((code_dim,))]
-    layers += _up(image_shape, filters, init)
+    layers += _up(image_shape, filters, init, norm)
     return keras.Sequential(layers, name=name)
 
 
@@ -155,7 +165,9 @@ def autoencoder(
     return keras.Sequential(layers, name=name)
 
 
-def _up(image_shape: Sequence[int], filters: int, init: Iterator) -> list[keras.layers.Layer]:
+def _up(
+    image_shape: Sequence[int], filters: int, init: Iterator, norm: dcgan.Norm | None = None
+) -> list[keras.layers.Layer]:
     count = dcgan.halvings(image_shape)
     height, width, channels = image_shape
     smallest = (height >> count, width >> count, filters)
@@ -163,7 +175,12 @@ def _up(image_shape: Sequence[int], filters: int, init: Iterator) -> list[keras.
     layers = [dense, keras.layers.Reshape(smallest)]
     for level in range(count + 1):
         layers += [keras.layers.UpSampling2D()] if level else []
-        layers += [_conv(filters, init), _conv(filters, init)]
+        for _ in range(2):
+            if norm is None:
+                layers.append(_conv(filters, init))
+            else:
+                layers += [_conv(filters, init, activation=None), norm()]
+                layers.append(keras.layers.Activation("elu"))
     return [*layers, _conv(channels, init, activation=None)]
 
 
@@ -272,7 +289,8 @@ class BEGAN(gan.GAN):
         fake = self.fakes_for_discriminator(batch) if fake is None else fake
         on_real = tf.reduce_mean(self.energy(real))
         loss = on_real - self.k * tf.reduce_mean(self.energy(fake))
-        return loss, {"discriminator_loss": loss, "energy_real": on_real}
+        spread = self.share_of_spread(fake, batch)
+        return loss, {"discriminator_loss": loss, "energy_real": on_real, "spread": spread}
 
     def fakes_for_discriminator(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """G(z_D), as many as there are real images; no gradient reaches G."""
@@ -284,7 +302,8 @@ class BEGAN(gan.GAN):
         on_fake = tf.reduce_mean(self.energy(fake))
         loss, logs = self.adversarial_weight * on_fake, {"energy_fake": on_fake}
         if self._body is not None:
-            (wanted, _), (features, _) = self._body(batch["image"]), self._body(fake)
+            real = batch["image"]
+            (wanted, _), (features, _) = (self._body(x, training=True) for x in (real, fake))
             logs["feature_distance"] = gan.feature_distance(wanted, features)
             loss += self.feature_matching_weight * logs["feature_distance"]
         return loss, logs
@@ -328,6 +347,20 @@ class BEGAN(gan.GAN):
         fake = tf.reduce_mean(self.energy(made, training=False))
         convergence = real + tf.abs(self.gamma * real - fake)
         return {"energy_real": real, "energy_fake": fake, "convergence": convergence}
+
+    def loss_scale(self) -> None:
+        """None: k holds the discriminator's loss, whoever wins."""
+
+    def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
+        """A collapse, as the base's, and k at an end of [0, 1], where it balances no more."""
+        found, k = super().diagnose(logs), logs.get("k")
+        if k is not None and min(k, 1 - k) < STUCK:
+            end, energy = (0, "above") if k < 0.5 else (1, "below")
+            numbers = ", ".join(f"{n} {logs[n]:.3g}" for n in _ENERGIES if n in logs)
+            found["the balance is stuck"] = (
+                f"k is {k:.4g}, at {end}: E L(G(z)) stays {energy} {self.gamma:g} E L(x), {numbers}"
+            )
+        return found
 
     # Using a trained model.
 
@@ -375,14 +408,11 @@ def build(hparams: HParams, data_spec: DataSpec) -> BEGAN:
     if hparams.minibatch_kernels:
         head = [MinibatchDiscrimination(hparams.minibatch_kernels, hparams.minibatch_kernel_dim)]
     discriminator_filters = hparams.discriminator_filters or hparams.filters
+    make = functools.partial(
+        decoder, hparams.latent_dim, shape, filters=hparams.filters, seed=hparams.seed * 1000
+    )
     model = BEGAN(
-        decoder(
-            hparams.latent_dim,
-            shape,
-            filters=hparams.filters,
-            seed=hparams.seed * 1000,
-            name="generator",
-        ),
+        gan.normed_generator(make, hparams),
         autoencoder(
             shape,
             hparams.latent_dim,

@@ -21,13 +21,16 @@ Differs from the paper:
   * It writes the energy as a norm and does not say how its code reduces it, so its m = 10 on MNIST
     may be of another scale. Ours is the Euclidean norm, not squared and not divided by the pixels.
   * Adam's beta1 is DCGAN's 0.5; the paper names none.
+  * The dense networks have no batch norm, and Glorot's weights; the paper's have batch norm after
+    each layer of weights but G's last and D's first, and N(0, 0.002) in D, N(0, 0.02) in G
+    (appendix).
   * With several replicas PT is of each replica's fakes.
   * The convolutional G is DCGAN's (5x5 kernels), and the encoder as deep as the image's side asks.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -70,6 +73,11 @@ class HParams(gan.HParams):
                 "the repelling regulariser compares the fakes of a batch: --batch_size must be at "
                 f"least 2. Received: --batch_size={self.batch_size}"
             )
+
+    @property
+    def examples_compared(self) -> int:
+        """Two for the repelling regulariser as well."""
+        return 2 if self.repelling_weight else super().examples_compared
 
 
 def dense_autoencoder(
@@ -237,7 +245,8 @@ class EBGAN(gan.GAN):
         """E D(x) + E max(0, m - D(G(z))), eq. 1."""
         real = batch[self.needs[0]]
         fake = tf.stop_gradient(self.generate(tf.shape(real)[0], _FOR_D))
-        return self._margin_loss(real, fake, training=True)
+        loss, logs = self._margin_loss(real, fake, training=True)
+        return loss, {**logs, "spread": self.share_of_spread(fake, batch)}
 
     def _margin_loss(
         self, real: tf.Tensor, fake: tf.Tensor, training: bool
@@ -259,7 +268,7 @@ class EBGAN(gan.GAN):
         loss = self.adversarial_weight * logs["generator_loss"]
         loss += self.repelling_weight * logs["pulling_away"]
         if self._body is not None:
-            (wanted, _), (features, _) = self._body(real), self._body(fake)
+            (wanted, _), (features, _) = (self._body(x, training=True) for x in (real, fake))
             logs["feature_distance"] = gan.feature_distance(wanted, features)
             loss += self.feature_matching_weight * logs["feature_distance"]
         return loss, logs
@@ -269,6 +278,20 @@ class EBGAN(gan.GAN):
         real = batch[self.needs[0]]
         latents = self.draw_latents(tf.shape(real)[0], self.noise_seed(_FOR_D))
         return self._margin_loss(real, self.decode(latents), training=False)[1]
+
+    def loss_scale(self) -> tuple[float, float]:
+        """0, and the margin, which the loss is at equilibrium (theorem 1)."""
+        return 0.0, self.margin
+
+    def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
+        """As the base's, and energies beyond the margin, where fakes teach D nothing."""
+        found, energy = super().diagnose(logs), logs.get("energy_fake")
+        if energy is not None and energy > self.margin:
+            found["the fakes are beyond the margin"] = (
+                f"energy_fake {energy:.3g} is above m = {self.margin:g}, "
+                f"energy_real {logs['energy_real']:.3g}"
+            )
+        return found
 
     def reconstruct(self, image: tf.Tensor) -> tf.Tensor:
         """Dec(Enc(v)): [B, ...] -> [B, ...]."""

@@ -57,8 +57,7 @@ Latents = Literal["normal", "uniform"]
 _MIX, _FOR_D, FOR_G, _REFERENCE = 1, 2, 3, 4
 
 # When `diagnose` speaks up.
-_SATURATING = ("minimax", "non_saturating")
-WON = 0.01  # Cross-entropy of a discriminator that is right and sure nearly always.
+WON = 0.01  # The discriminator's loss above its least, as a part of what it is if D cannot tell.
 COLLAPSED = 0.1  # Spread of the fakes as a part of the data's.
 
 
@@ -82,9 +81,10 @@ class HParams(hparams.HParams):
     hidden_units: tuple[int, ...] = (128, 128)  # Widths of the dense networks.
     # Points in the plane have unit standard deviation for the networks, whatever the data's is.
     standardize: bool = False
-    norm: GeneratorNorm = "batch"  # Normalisation in the convolutional generator.
+    # Normalisation in the convolutional generator; a dense one has virtual batch norm or none.
+    norm: GeneratorNorm = "batch"
     reference_size: int = 64  # Latents in the reference batch of --norm=virtual.
-    discriminator_norm: Norm = "batch"  # And in the discriminator.
+    discriminator_norm: Norm = "batch"  # And in the convolutional discriminator.
     latent_dim: int = 100  # Dimensions of the latents.
     latents: Latents = "normal"  # N(0, I), or uniform on [-1, 1].
     penalty: Penalty = "none"  # Penalty on the discriminator.
@@ -112,6 +112,7 @@ class HParams(hparams.HParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("positive_label", lambda v: 0.5 < v <= 1, "above 0.5 and at most 1")
+        adversarial.objective(self.objective, self.positive_label)  # which must have labels
         if self.minibatch_kernels and self.batch_size < 2:
             raise ValueError(
                 "minibatch discrimination compares the examples of a batch: --batch_size must be "
@@ -122,12 +123,45 @@ class HParams(hparams.HParams):
                 f"--data={self.data} has points in the plane, which image networks cannot make: "
                 f"set --networks=mlp. Received: --networks={self.networks}"
             )
-
+        if self.norm == "layer" and self.networks != "dcgan":
+            raise ValueError(
+                "a dense generator has virtual batch norm or none: set --norm to virtual or none. "
+                f"Received: --norm=layer --networks={self.networks}"
+            )
+        if self.discriminator_norm == "layer" and self.networks == "mlp":
+            raise ValueError(
+                "a dense discriminator has no normalisation: set --discriminator_norm=none. "
+                f"Received: --discriminator_norm=layer --networks={self.networks}"
+            )
+        if self.penalty != "none":
+            self._check_that_examples_are_apart()
         if self.standardize and self.data not in synthetic.MIXTURES:
             raise ValueError(
                 "--standardize is for points in the plane, --data=ring8 or grid25. "
                 f"Received: --data={self.data}"
             )
+
+    def _check_that_examples_are_apart(self) -> None:
+        mixing = ""
+        if self.discriminator_norm == "batch" and self.networks != "mlp":
+            mixing, right = "--discriminator_norm=batch", "--discriminator_norm to layer or none"
+        if self.minibatch_kernels:
+            mixing, right = f"--minibatch_kernels={self.minibatch_kernels}", "--minibatch_kernels=0"
+        if mixing:
+            raise ValueError(
+                "a penalty is on the gradient of one example, which the others of its batch must "
+                f"not change: set {right}. Received: --penalty={self.penalty} {mixing}"
+            )
+
+    @property
+    def event_scale(self) -> float:
+        """What the networks see as a length of 1."""
+        return synthetic.scale(self.data) if self.standardize else 1.0
+
+    @property
+    def examples_compared(self) -> int:
+        """How many examples a replica needs in a step."""
+        return 2 if self.minibatch_kernels else 1
 
     @property
     def batches_per_step(self) -> int:
@@ -168,7 +202,8 @@ class GAN(GenerativeModel):
             generator matches, or None.
         feature_matching_weight: weight of that term in the generator's loss.
         adversarial_weight: weight of the objective in the generator's loss.
-        historical_average_weight: weight of both players' distance to their past mean.
+        historical_average_weight: weight of each player's distance to its past mean.
+        event_scale: what counts as a length of 1 in penalties, for networks that divide by it.
 
     Raises:
         ValueError: if the networks do not fit together, or an argument is out of range.
@@ -191,6 +226,7 @@ class GAN(GenerativeModel):
         feature_matching_weight: float = 1.0,
         adversarial_weight: float = 1.0,
         historical_average_weight: float = 0.0,
+        event_scale: float = 1.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -217,6 +253,7 @@ class GAN(GenerativeModel):
         self.feature_matching_weight = feature_matching_weight
         self.adversarial_weight = adversarial_weight
         self.historical_average_weight = historical_average_weight
+        self.event_scale = event_scale
         self.losses_of = adversarial.objective(objective, positive_label)
         self.needs = ("image",) if len(made) == 3 else ("point",)
         self.latent_dim = generator.input_shape[-1]
@@ -224,11 +261,9 @@ class GAN(GenerativeModel):
         self._body: Any = None
         if feature_matching_layer is not None:
             self._body = body(discriminator, feature_matching_layer, "feature_matching_layer")
-        self.past = {
-            player: HistoricalAverage(network.trainable_variables)
-            for player, network in (("generator", generator), ("discriminator", discriminator))
-            if historical_average_weight
-        }
+        self.past: dict[str, HistoricalAverage] = {}
+        self.remember("generator", generator)
+        self.remember("discriminator", discriminator)
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
@@ -247,6 +282,7 @@ class GAN(GenerativeModel):
             "feature_matching_weight": self.feature_matching_weight,
             "adversarial_weight": self.adversarial_weight,
             "historical_average_weight": self.historical_average_weight,
+            "event_scale": self.event_scale,
             "name": self.name,
             "dtype": self.dtype_policy.name,
         }
@@ -268,6 +304,13 @@ class GAN(GenerativeModel):
             "discriminator": self.discriminator.trainable_variables,
         }
 
+    def remember(self, player: str, network: keras.Model) -> None:
+        """Begins the historical average of a network that a player trains, where it is on."""
+        if self.historical_average_weight:
+            if player not in self.past:
+                self.past[player] = HistoricalAverage()
+            self.past[player].extend(network.trainable_variables)
+
     def updates(self, player: str) -> int:
         """How often a player moves in a train step with its extra steps, as a schedule counts."""
         return self.discriminator_steps if player.startswith("discriminator") else 1
@@ -287,11 +330,19 @@ class GAN(GenerativeModel):
         """Logits of real or fake examples, float32."""
         return tf.cast(self.discriminator(images, training=training), tf.float32)
 
+    def reals(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What the discriminator is told is real: the examples."""
+        return batch[self.needs[0]]
+
+    def share_of_spread(self, fake: tf.Tensor, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The fakes' spread as a part of the examples', logged as "spread" for `diagnose`."""
+        return spread(fake) / spread(batch[self.needs[0]])
+
     def discriminator_loss(
         self, batch: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss that the discriminator minimises, a scalar, and what is logged."""
-        real = batch[self.needs[0]]
+        real = self.reals(batch)
         fake = tf.stop_gradient(self.generate(tf.shape(real)[0], _FOR_D))
         on_real, on_fake = self.judge(real), self.judge(fake)
         loss = tf.reduce_mean(self.losses_of.discriminator(on_real, on_fake))
@@ -299,7 +350,7 @@ class GAN(GenerativeModel):
             "discriminator_loss": loss,
             "logit_real": tf.reduce_mean(on_real),
             "logit_fake": tf.reduce_mean(on_fake),
-            "spread": spread(fake) / spread(real),
+            "spread": self.share_of_spread(fake, batch),
         }
         if self.penalty != "none":
             logs["penalty"] = tf.reduce_mean(self._penalty(real, fake))
@@ -309,11 +360,16 @@ class GAN(GenerativeModel):
     def _penalty(
         self, real: tf.Tensor, fake: tf.Tensor, judge: Callable | None = None
     ) -> tf.Tensor:
-        judge = judge or self.judge
+        judge, scale = judge or self.judge, self.event_scale
+        real, fake = real / scale, fake / scale  # The slope is in the networks' own lengths.
+
+        def critic(unit: tf.Tensor) -> tf.Tensor:
+            return judge(unit * scale)
+
         if self.penalty == "r1":
-            return penalties.r1_penalty(judge, real)
+            return penalties.r1_penalty(critic, real)
         mix = stateless.uniform(tf.shape(real)[:1], self.noise_seed(_MIX))
-        return penalties.gradient_penalty(judge, real, fake, mix)
+        return penalties.gradient_penalty(critic, real, fake, mix)
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss that the generator minimises, a scalar, and what is logged."""
@@ -385,20 +441,35 @@ class GAN(GenerativeModel):
             "logit_fake": tf.reduce_mean(on_fake),
         }
 
+    def loss_scale(self) -> tuple[float, float] | None:
+        """The discriminator's least loss, and what it is if D cannot tell; None: no such scale."""
+        return self.losses_of.scale
+
     def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
-        """Whether the discriminator has won, or the generator makes almost one thing alone."""
-        found = {}
-        loss, share = logs.get("discriminator_loss"), logs.get("spread")
-        if self.objective in _SATURATING and loss is not None and loss < WON:
-            found["the discriminator has won"] = (
-                f"discriminator_loss {loss:.2g} is below {WON:g}, logit_real "
-                f"{logs['logit_real']:.3g}, logit_fake {logs['logit_fake']:.3g}"
-            )
+        """Whether the discriminator has won, or the generator makes almost one thing alone.
+
+        A critic never wins: its loss is minus a distance, without a bound, and the generator's
+        gradient does not vanish where it is low.
+        """
+        found = self._wins(logs, "the discriminator", "discriminator_loss")
+        share = logs.get("spread")
         if share is not None and share < COLLAPSED:
             found["mode collapse"] = (
                 f"the fakes' standard deviation is {share:.2g} of the data's, below {COLLAPSED:g}"
             )
         return found
+
+    def _wins(self, logs: Mapping[str, float], who: str, name: str) -> dict[str, str]:
+        scale, loss = self.loss_scale(), logs.get(name)
+        if scale is None or loss is None or loss - scale[0] >= WON * (scale[1] - scale[0]):
+            return {}
+        beside = [
+            f"{key} {logs[key]:.3g}"
+            for key in ("logit_real", "logit_fake", "energy_real", "energy_fake")
+            if key in logs
+        ]
+        text = f"{name} {loss:.3g} is next to {scale[0]:.3g}, and {scale[1]:.3g} if D cannot tell"
+        return {f"{who} has won": ", ".join([text, *beside])}
 
     # Using a trained model.
 
@@ -419,7 +490,10 @@ class GAN(GenerativeModel):
         return tf.cast(self.generator(latent, training=False), tf.float32)
 
     def score(self, image: tf.Tensor) -> tf.Tensor:
-        """Logits of the discriminator, the higher the more real: [B, ...] -> [B]."""
+        """Logits of the discriminator, the higher the more real: [B, ...] -> [B].
+
+        With minibatch discrimination an example's logit depends on the others of its batch.
+        """
         logits = self.judge(image, training=False)
         return tf.reduce_mean(tf.reshape(logits, [tf.shape(logits)[0], -1]), axis=1)
 
@@ -435,7 +509,13 @@ class GAN(GenerativeModel):
         """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one example."""
         if self.needs == ("point",):
             samples = self.sample(1000, seed).numpy()
-            scatter = plane.draw(samples, batch["point"].numpy(), lambda x: self.score(x).numpy())
+            compared = [
+                layer
+                for layer in self.discriminator._flatten_layers()
+                if isinstance(layer, MinibatchDiscrimination)
+            ]  # by which a point alone has no score
+            score = None if compared else lambda x: self.score(x).numpy()
+            scatter = plane.draw(samples, batch["point"].numpy(), score)
             return {"samples": scatter[None, None]}
         grids = {
             "samples": tf.reshape(self.sample(64, seed), [8, 8, *self.event_shape]),
@@ -505,25 +585,30 @@ def networks(
             MinibatchDiscrimination(hparams.minibatch_kernels, hparams.minibatch_kernel_dim)
         )
     logit_bias = hparams.objective != "wasserstein"  # it cancels there
-    scale = synthetic.scale(hparams.data) if hparams.standardize else 1.0
     if hparams.networks == "dcgan":
-        generator = _convolutional_generator(event_shape, hparams)
+        make = functools.partial(
+            dcgan.generator,
+            hparams.latent_dim,
+            event_shape,
+            filters=hparams.filters,
+            seed=hparams.seed,
+        )
+        generator = normed_generator(make, hparams)
     else:
         arguments: dict[str, Any] = {
             "activation": "relu",
             "output_activation": "tanh" if len(event_shape) == 3 else None,
-            "output_scale": scale,
+            "output_scale": hparams.event_scale,
             "seed": hparams.seed,
-            "name": "generator",
         }
-        generator = mlp(
-            (hparams.latent_dim,), hparams.hidden_units, event_shape, **{**arguments, **dense}
-        )
+        shapes = (hparams.latent_dim,), hparams.hidden_units, event_shape
+        make = functools.partial(mlp, *shapes, **{**arguments, **dense})
+        generator = normed_generator(make, hparams, dict.fromkeys(NORMS))
     if hparams.networks == "mlp":
         arguments = {
             "activation": "relu" if len(event_shape) == 1 else "leaky_relu",
             "output_bias": logit_bias,
-            "input_scale": 1.0 / scale,
+            "input_scale": 1.0 / hparams.event_scale,
             "head": head,
             "seed": hparams.seed + 500,
             "name": "discriminator",
@@ -539,22 +624,33 @@ def networks(
     )
 
 
-def _convolutional_generator(event_shape: tuple[int, ...], hparams: HParams) -> keras.Model:
-    make = functools.partial(
-        dcgan.generator,
-        hparams.latent_dim,
-        event_shape,
-        filters=hparams.filters,
-        seed=hparams.seed,
-    )
+def normed_generator(
+    make: Callable[..., keras.Model],
+    hparams: HParams,
+    norms: Mapping[str, dcgan.Norm | None] = NORMS,
+) -> keras.Model:
+    """A generator with the normalisation that the flags ask for.
+
+    With virtual batch norm it is a network inside of one that carries the reference latents.
+
+    Args:
+        make: makes the network from `norm`, which makes a layer or is None, and `name`.
+        hparams: the flags.
+        norms: what to make for each --norm but virtual.
+    """
     if hparams.norm != "virtual":
-        return make(norm=NORMS[hparams.norm])
+        return make(norm=norms[hparams.norm], name="generator")
     size = hparams.reference_size
     network = make(norm=lambda: VirtualBatchNormalization(size), name="virtual_generator")
-    seed = tf.constant([hparams.seed % 2**31, _REFERENCE])
-    reference = draw_latents(hparams.latents, size, hparams.latent_dim, seed)
-    layers = [keras.Input((hparams.latent_dim,)), ReferenceBatch(network, reference)]
+    (latent_dim,) = network.input_shape[1:]
+    reference = draw_latents(hparams.latents, size, latent_dim, reference_seed(hparams))
+    layers = [keras.Input((latent_dim,)), ReferenceBatch(network, reference)]
     return keras.Sequential(layers, name="generator")
+
+
+def reference_seed(hparams: HParams) -> tf.Tensor:
+    """Of the reference latents of virtual batch norm."""
+    return tf.constant([hparams.seed % 2**31, _REFERENCE])
 
 
 def slots(hparams: HParams) -> dict[str, Any]:
@@ -562,7 +658,7 @@ def slots(hparams: HParams) -> dict[str, Any]:
     names = (
         "objective", "latents", "discriminator_steps", "penalty", "penalty_weight",
         "positive_label", "feature_matching_layer", "feature_matching_weight",
-        "adversarial_weight", "historical_average_weight",
+        "adversarial_weight", "historical_average_weight", "event_scale",
     )  # fmt: skip
     return {name: getattr(hparams, name) for name in names}
 
@@ -571,7 +667,17 @@ def compile(model: GAN, hparams: HParams, train_size: int) -> GAN:
     """Gives each player its optimiser with the run's step size schedule.
 
     A player whose name starts with "discriminator" has the discriminator's step size.
+
+    Raises:
+        ValueError: if a replica's share of the batch is too small to compare its examples.
     """
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if hparams.batch_size < replicas * hparams.examples_compared:
+        raise ValueError(
+            f"the examples of a replica are compared: --batch_size must be at least "
+            f"{replicas * hparams.examples_compared} for {replicas} replicas. "
+            f"Received: --batch_size={hparams.batch_size}"
+        )
     total_steps = hparams.total_steps(train_size)
     made = {}
     for player in model.players():
@@ -588,7 +694,8 @@ def compile(model: GAN, hparams: HParams, train_size: int) -> GAN:
 def optimizer(hparams: HParams, learning_rate: Any) -> keras.optimizers.Optimizer:
     """The optimiser that the flags ask for, with a step size or a schedule of it."""
     if hparams.optimizer == "rmsprop":
-        return keras.optimizers.RMSprop(learning_rate, rho=0.99, epsilon=1e-8)
+        # PyTorch's g / (sqrt(v) + 1e-8), as near as can be: Keras adds under the root.
+        return keras.optimizers.RMSprop(learning_rate, rho=0.99, epsilon=1e-16)
     return optimizers.Adam(
         learning_rate,
         beta_1=hparams.adam_beta1,

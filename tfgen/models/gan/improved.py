@@ -22,6 +22,7 @@ matching, which makes it a mean over 250 units, are those of the authors' code.
 
 Differs from the paper:
   * Feature matching takes the examples that the discriminator just saw, and not a batch of its own.
+  * The latents are uniform on [-1, 1]; the authors' on [0, 1).
   * Adam's epsilon, 1e-4, is added to the root; the authors add 1e-8 under it.
   * The moving average begins at the initial weights, of which a part of decay^steps stays, and not
     at 0.
@@ -53,6 +54,8 @@ class HParams(gan.HParams):
     batch_size: int = 100  # Examples a step over all replicas (the global batch).
     epochs: float = 300.0  # Passes over the training split; may be a fraction.
     learning_rate: float = 3e-3  # Step size of the generator's Adam.
+    # Normalisation in the generator: batch, virtual or none. The discriminator has weight norm.
+    norm: gan.GeneratorNorm = "batch"
     adam_epsilon: float = 1e-4  # Added to the root in Adam's step, of both.
     # Decay of the weights' moving average, which is tested; none: the weights themselves are.
     ema_decay: float | None = 0.9999
@@ -233,6 +236,12 @@ def _call(layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
     return layer(x, training=True) if isinstance(layer, GaussianNoise) else layer(x)
 
 
+def _batch_norm() -> keras.layers.Layer:
+    return keras.layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-6, scale=False, synchronized=True
+    )
+
+
 def networks(
     event_shape: tuple[int, ...], num_classes: int, hparams: HParams
 ) -> tuple[keras.Model, keras.Model]:
@@ -242,21 +251,22 @@ def networks(
         init = keras.initializers.RandomNormal(stddev=0.1, seed=hparams.seed * 1000 + index)
         return WeightNormDense(units, activation, kernel_initializer=init, name=name, **kwargs)
 
-    generator: list = [keras.Input((hparams.latent_dim,))]
-    for index, width in enumerate(hparams.generator_units):
-        init = keras.initializers.GlorotUniform(seed=hparams.seed * 1000 + 100 + index)
-        generator += [
-            keras.layers.Dense(width, use_bias=False, kernel_initializer=init),
-            keras.layers.BatchNormalization(
-                momentum=0.9, epsilon=1e-6, scale=False, synchronized=True
-            ),
-            keras.layers.Activation("softplus"),
+    def make_generator(norm: Callable[[], keras.layers.Layer] | None, name: str) -> Any:
+        layers: list = [keras.Input((hparams.latent_dim,))]
+        for index, width in enumerate(hparams.generator_units):
+            init = keras.initializers.GlorotUniform(seed=hparams.seed * 1000 + 100 + index)
+            layers += [
+                keras.layers.Dense(width, use_bias=norm is None, kernel_initializer=init),
+                *([norm()] if norm else []),
+                keras.layers.Activation("softplus"),
+            ]
+        layers += [
+            dense(math.prod(event_shape), 200, "sigmoid", "pixels"),
+            keras.layers.Rescaling(2.0, -1.0),
+            keras.layers.Reshape(event_shape),
         ]
-    generator += [
-        dense(math.prod(event_shape), 200, "sigmoid", "pixels"),
-        keras.layers.Rescaling(2.0, -1.0),
-        keras.layers.Reshape(event_shape),
-    ]
+        return keras.Sequential(layers, name=name)
+
     discriminator: list = [
         keras.Input(event_shape),
         keras.layers.Flatten(),
@@ -280,7 +290,7 @@ def networks(
         discriminator.append(MinibatchDiscrimination(kernels, dimensions))
     discriminator.append(dense(num_classes, 500, None, "logits"))
     return (
-        keras.Sequential(generator, name="generator"),
+        gan.normed_generator(make_generator, hparams, {"batch": _batch_norm, "none": None}),
         keras.Sequential(discriminator, name="discriminator"),
     )
 

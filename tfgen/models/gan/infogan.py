@@ -129,6 +129,7 @@ class InfoGAN(gan.GAN):
                 f"log sigmas of the codes. Received: {recognition.output_shape[1:]}"
             )
         self.recognition, self.features_layer = recognition, features_layer
+        self.remember("discriminator", recognition)
         self.categorical_weight, self.continuous_weight = categorical_weight, continuous_weight
         self.learn_sigma, self.info_to_generator = learn_sigma, info_to_generator
         features = discriminator.get_layer(features_layer).output
@@ -224,6 +225,7 @@ class InfoGAN(gan.GAN):
             "discriminator_loss": loss,
             "logit_real": tf.reduce_mean(on_real),
             "logit_fake": tf.reduce_mean(on_fake),
+            "spread": self.share_of_spread(fake, batch),
         }
         if self.penalty != "none":
             logs["penalty"] = tf.reduce_mean(self._penalty(real, fake))
@@ -345,26 +347,29 @@ def generator(
     *,
     filters: int = 64,
     units: int = 1024,
+    norm: dcgan.Norm | None = dcgan.batch_norm,
     seed: int = 0,
+    name: str = "generator",
 ) -> keras.Sequential:
     """Latents to images in [-1, 1], for MNIST 74 -> 1024 -> 7x7x128 -> 14x14x64 -> 28x28x1."""
     height, width, channels = image_shape
     init = _normal(seed)
+    bias = norm is None
     up = functools.partial(keras.layers.Conv2DTranspose, strides=2, padding="same")
     layers = [
         keras.Input((latent_dim,)),
-        keras.layers.Dense(units, use_bias=False, kernel_initializer=next(init)),
-        *_norm_and(keras.layers.ReLU()),
+        keras.layers.Dense(units, use_bias=bias, kernel_initializer=next(init)),
+        *_norm_and(keras.layers.ReLU(), norm),
         keras.layers.Dense(
-            height * width * filters // 8, use_bias=False, kernel_initializer=next(init)
+            height * width * filters // 8, use_bias=bias, kernel_initializer=next(init)
         ),
-        *_norm_and(keras.layers.ReLU()),
+        *_norm_and(keras.layers.ReLU(), norm),
         keras.layers.Reshape((height // 4, width // 4, 2 * filters)),
-        up(filters, 4, use_bias=False, kernel_initializer=next(init)),
-        *_norm_and(keras.layers.ReLU()),
+        up(filters, 4, use_bias=bias, kernel_initializer=next(init)),
+        *_norm_and(keras.layers.ReLU(), norm),
         up(channels, 4, activation="tanh", kernel_initializer=next(init)),
     ]
-    return keras.Sequential(layers, name="generator")
+    return keras.Sequential(layers, name=name)
 
 
 def discriminator(
@@ -435,16 +440,21 @@ def networks(shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, ker
     kernels, dim = hparams.minibatch_kernels, hparams.minibatch_kernel_dim
     head = [MinibatchDiscrimination(kernels, dim)] if kernels else []
     sizes: dict[str, Any] = {"units": hparams.dense_units, "seed": hparams.seed}
+    make = functools.partial(generator, latent_dim, shape, filters=filters[0], **sizes)
+    norm = gan.NORMS[hparams.discriminator_norm]
     return (
-        generator(latent_dim, shape, filters=filters[0], **sizes),
-        discriminator(shape, filters=filters[1], head=head, **sizes),
+        gan.normed_generator(make, hparams),
+        discriminator(shape, filters=filters[1], norm=norm, head=head, **sizes),
     )
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> InfoGAN:
     """The networks that the flags ask for, compiled and ready to train."""
     made, judged = networks(gan.event_shape(hparams, data_spec), hparams)
-    features = judged.layers[-2]
+    # Q reads what D says of an example alone.
+    *_, features = (
+        layer for layer in judged.layers[:-1] if not isinstance(layer, MinibatchDiscrimination)
+    )
     gaussian = hparams.continuous_codes * (2 if hparams.learn_sigma else 1)
     beliefs = sum(hparams.categorical_codes) + gaussian
     model = InfoGAN(
@@ -460,4 +470,8 @@ def build(hparams: HParams, data_spec: DataSpec) -> InfoGAN:
         info_to_generator=hparams.info_to_generator,
         **gan.slots(hparams),
     )
+    if hparams.norm == "virtual":  # its reference is of latents with their codes
+        (carrier,) = model.generator.layers
+        seed = gan.reference_seed(hparams)
+        carrier.reference[0].assign(model.draw_latents(hparams.reference_size, seed))
     return gan.compile(model, hparams, data_spec.train_size)

@@ -31,7 +31,7 @@ Differs from the paper:
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import keras
@@ -111,6 +111,7 @@ class RegGAN(gan.GAN):
                 f"Received: {distance_weight} and {mode_weight}"
             )
         self.encoder = encoder
+        self.remember("encoder", encoder)
         self.distance_weight, self.mode_weight = distance_weight, mode_weight
 
     def get_config(self) -> dict[str, Any]:
@@ -131,6 +132,10 @@ class RegGAN(gan.GAN):
         latent = self.encoder(image, training=training)
         return tf.cast(self.generator(latent, training=training), tf.float32)
 
+    def distance(self, real: tf.Tensor, back: tf.Tensor) -> tf.Tensor:
+        """d(x, G(E(x))), the mean over batch and event, in the networks' own lengths."""
+        return tf.reduce_mean(tf.square((real - back) / self.event_scale))
+
     def judge_back(self, image: tf.Tensor) -> tf.Tensor:
         """Logits of what is brought back, by the discriminator that the mode regulariser fools."""
         return self.judge(image)
@@ -138,7 +143,7 @@ class RegGAN(gan.GAN):
     def regularizer(self, real: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """E [lambda1 d(x, G(E(x))) - lambda2 log D(G(E(x)))], and its two parts for the log."""
         back = self.bring_back(real)
-        distance = tf.reduce_mean(tf.square(real - back))
+        distance = self.distance(real, back)
         mode = tf.reduce_mean(self.losses_of.generator(self.judge_back(back)))
         loss = self.distance_weight * distance + self.mode_weight * mode
         return loss, {"distance": distance, "mode_loss": mode}
@@ -157,7 +162,7 @@ class RegGAN(gan.GAN):
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Both losses of the objective and d(x, G(E(x))), networks in inference mode."""
         real = batch[self.needs[0]]
-        distance = tf.reduce_mean(tf.square(real - self.bring_back(real, training=False)))
+        distance = self.distance(real, self.bring_back(real, training=False))
         return {**super().test_step(batch), "distance": distance}
 
     # Using a trained model.
@@ -220,6 +225,7 @@ class MDGAN(RegGAN):
                 f"Received: {shapes[0]} and {shapes[1]}"
             )
         self.manifold_discriminator = manifold_discriminator
+        self.remember("discriminator_manifold", manifold_discriminator)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`, networks included."""
@@ -260,14 +266,9 @@ class MDGAN(RegGAN):
 
     # The diffusion step: a plain GAN, whose real examples are on the manifold of the generator.
 
-    def _on_manifold(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {self.needs[0]: tf.stop_gradient(self.bring_back(batch[self.needs[0]]))}
-
-    def discriminator_loss(
-        self, batch: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """What D2 minimises: real is G(E(x)), fake is G(z)."""
-        return super().discriminator_loss(self._on_manifold(batch))
+    def reals(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What D2 is told is real: G(E(x))."""
+        return tf.stop_gradient(self.bring_back(batch[self.needs[0]]))
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """What the generator minimises in the diffusion step, -log D2(G(z))."""
@@ -286,6 +287,11 @@ class MDGAN(RegGAN):
         logs |= self.move(("generator", "encoder"), self.manifold_loss, batch)
         logs |= self.move("discriminator", self.discriminator_loss, batch)
         return {**logs, **self.move("generator", self.generator_loss, batch)}
+
+    def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
+        """As the base's, and whether D1 has won."""
+        who = "the manifold discriminator"
+        return {**super().diagnose(logs), **self._wins(logs, who, "manifold_discriminator_loss")}
 
 
 # Networks.

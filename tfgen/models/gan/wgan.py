@@ -14,6 +14,9 @@ Reference: M. Arjovsky, S. Chintala, L. Bottou. Wasserstein Generative Adversari
 
 Differs from the paper:
   * The last layer of the critic has no bias: it cancels in both losses.
+  * The networks are those of DCGAN at the image's own size; the paper's images are 64x64.
+  * The paper names no constants of RMSprop. Ours are those of the published code, PyTorch's: decay
+    0.99, and 1e-8 added to the root.
 """
 
 import dataclasses

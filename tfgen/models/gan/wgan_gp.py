@@ -15,6 +15,7 @@ Wasserstein GANs. NeurIPS 2017: eq. 3, algorithm 1, section 4 (no batch norm in 
 Differs from the paper:
   * The last layer of the critic has no bias: it cancels in both losses, and in the penalty.
   * The networks are those of DCGAN at the image's own size.
+  * The dense networks of the toys begin with Glorot's weights; the authors' code has He's.
 """
 
 import dataclasses
@@ -38,15 +39,6 @@ class HParams(gan.HParams):
     learning_rate: float = 1e-4  # Step size of the generator's optimiser.
     adam_beta1: float = 0.0  # Adam's beta1, of both.
     adam_beta2: float = 0.9  # Adam's beta2, of both.
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.discriminator_norm == "batch" and self.penalty == "gradient_penalty":
-            raise ValueError(
-                "the gradient penalty is of one example's gradient, which batch norm mixes with "
-                "the others': set --discriminator_norm to layer or none. "
-                "Received: --discriminator_norm=batch"
-            )
 
 
 @keras.saving.register_keras_serializable("tfgen")

@@ -32,6 +32,7 @@ Differs from the paper:
     real and fake alike; the paper prints the sum.
   * DCGAN's networks for any image size; Dis_l is the last hidden map, normed and through its ReLU,
     where the published code has that convolution's plain output.
+  * RMSprop's decay is 0.99, with 1e-8 added to the root; the published code's is 0.9.
   * `vae_dis` trains its discriminator beside it, where the paper takes a trained GAN's.
   * `vae` has a Bernoulli likelihood of grey values, where the paper has a Gaussian.
 """
@@ -158,6 +159,7 @@ class VAEGAN(gan.GAN):
                 f"Received: margin={margin} with objective={self.objective!r}"
             )
         self.encoder = encoder
+        self.remember("encoder", encoder)
         self.similarity_layer, self.similarity_weight = similarity_layer, similarity_weight
         self.equilibrium, self.margin = equilibrium, margin
         self._see = gan.body(discriminator, similarity_layer, "similarity_layer")
@@ -213,7 +215,7 @@ class VAEGAN(gan.GAN):
             "logit_real": tf.reduce_mean(on_real),
             "logit_back": tf.reduce_mean(on_back),
             "logit_fake": tf.reduce_mean(on_fake),
-            "spread": gan.spread(tf.split(made, 2)[1]) / gan.spread(real),
+            "spread": self.share_of_spread(tf.split(made, 2)[1], batch),
         }
         if self.penalty != "none" and training:
             logs["penalty"] = tf.reduce_mean(self._penalty(real, tf.split(made, 2)[1]))
