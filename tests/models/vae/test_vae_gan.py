@@ -286,7 +286,7 @@ def test_slots_of_the_family() -> None:
     smoothed = small(positive_label=0.9).losses(points())[0]
     assert float(smoothed["discriminator"]) != float(a["discriminator"])
     logs = small(historical_average_weight=1.0).train_step(points())
-    assert {"generator_past_distance", "discriminator_past_distance"} <= set(logs)
+    assert {f"{p}_past_distance" for p in ("generator", "discriminator", "encoder")} <= set(logs)
 
 
 def test_updates_of_a_step() -> None:

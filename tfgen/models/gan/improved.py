@@ -13,7 +13,8 @@ Losses, each minimised by its player (means over the batch; f are a layer's acti
 The labelled examples are a fixed few of each class, chosen by (seed, data) before the first step;
 the labels of all others are never used. What counts is the error on the test split, with the
 moving average of the weights. The paper's other tricks (minibatch discrimination, historical
-averaging, one-sided label smoothing, virtual batch norm) are flags of every GAN of this family.
+averaging, one-sided label smoothing, virtual batch norm) are flags of every GAN of this family;
+one whose losses or networks have no place for a trick says so.
 
 Reference: T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen. Improved
 Techniques for Training GANs. NeurIPS 2016: section 5 (K + 1 classes, losses), 3.1 (feature

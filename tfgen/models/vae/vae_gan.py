@@ -85,6 +85,12 @@ class HParams(gan.HParams):
                 "a VAE/GAN matches features by --similarity_layer. "
                 f"Received: --feature_matching_layer={self.feature_matching_layer}"
             )
+        if self.minibatch_kernels:
+            raise ValueError(
+                "a VAE/GAN's discriminator sees real and fake examples in one batch, and minibatch "
+                "discrimination is of each apart: set --minibatch_kernels=0. "
+                f"Received: --minibatch_kernels={self.minibatch_kernels}"
+            )
         if self.margin is not None and self.objective not in _CROSS_ENTROPY:
             raise ValueError(
                 "--margin compares cross-entropies: set --margin=none, or --objective to one of "
