@@ -62,7 +62,7 @@ def configs_without_files(name):
     for path in listing.configs_by_system(ROOT / "configs").get(name, []):
         flagfiles = [f"--flagfile={path}", f"--flagfile={ROOT}/configs/common/smoke.cfg"]
         hp = hparams.parse(["", *flagfiles], Nothing)[1]
-        if hp.data in data.names() and hp.data != "stacked_mnist":
+        if hp.data in data.names() and not hp.data.endswith("_mnist"):
             found.append(hp)
     return found
 
@@ -265,6 +265,13 @@ def test_pictures(case, model):
         assert grid.shape[-1] in (1, 3), name
         assert grid.min() >= 0, name
         assert grid.max() <= 1, name
+    moving, again = (model.animations(case.batch(), seed=3) for _ in range(2))
+    assert_equal(moving, again)
+    assert not moving.keys() & grids.keys()
+    for name, frames in moving.items():
+        assert isinstance(frames, np.ndarray), name
+        assert frames.ndim == 6, name
+        assert 0 <= frames.min() <= frames.max() <= 1, name
 
 
 def example(spec, size):

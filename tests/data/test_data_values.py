@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
@@ -186,6 +187,55 @@ def test_stacked_digits(data_dir, digits):
     # Nearly all of the 1,000 modes appear among 100,000; each channel shows all digits.
     labels = next(loaded.train(10_000, seed=0).as_numpy_iterator())["label"]
     assert len(np.unique(labels)) > 990
+
+
+def test_placed_digits(data_dir, digits):
+    loaded = data.load("placed_digits", data_dir=data_dir, image_range="uint8")
+    assert loaded.spec.image_shape == (32, 32, 1)
+    assert (loaded.spec.train_size, loaded.spec.num_classes) == (1397, 10)
+
+    def found(split, **arguments):
+        """The places of a split's digits, which are those of `digits` on black: [N, 2]."""
+        batch, single = whole(loaded, split, **arguments), whole(digits, split)
+        np.testing.assert_array_equal(batch["label"], single["label"])
+        places = []
+        for canvas, digit in zip(batch["image"], single["image"], strict=True):
+            ink = [np.flatnonzero(canvas.any(axis=(1 - axis, 2))) for axis in (0, 1)]
+            own = [np.flatnonzero(digit.any(axis=(1 - axis, 2))) for axis in (0, 1)]
+            top, left = (int(a[0] - b[0]) for a, b in zip(ink, own, strict=True))
+            np.testing.assert_array_equal(canvas[top : top + 8, left : left + 8], digit)
+            assert canvas.sum(dtype=np.int64) == digit.sum(dtype=np.int64)
+            places.append((top, left))
+        return np.array(places)
+
+    train, test = found("train"), found("test", seed=9)
+    # Each of 25 places along both axes: a cell of 5 x 5 blocks of them holds 1/25 of the digits.
+    assert (train.min(), train.max()) == (0, 24)
+    cells = np.bincount(train[:, 0] // 5 * 5 + train[:, 1] // 5, minlength=25)
+    assert scipy.stats.chisquare(cells).pvalue > 1e-3
+    np.testing.assert_array_equal(test, found("test", seed=1))
+    assert not np.array_equal(test[:100], train[:100])
+
+
+def test_places_in_training_are_of_seed_and_position(data_dir):
+    loaded = data.load("placed_digits", data_dir=data_dir, image_range="uint8")
+    take = lambda count, **arguments: np.concatenate([  # noqa: E731
+        batch["image"] for batch in
+        itertools.islice(loaded.train(seed=3, **arguments).as_numpy_iterator(), count)
+    ])  # fmt: skip
+    whole_stream = take(6, batch_size=20)
+    np.testing.assert_array_equal(take(3, batch_size=20, start_step=3), whole_stream[60:])
+    np.testing.assert_array_equal(take(12, batch_size=10), whole_stream)
+    # Two epochs of the same digits: hardly one of 1,380 lies where it lay (1 of 625 by chance).
+    first, second = take(138, batch_size=20).reshape(2, 1380, -1)
+    again = {image.tobytes() for image in first} & {image.tobytes() for image in second}
+    assert len(again) < 15
+
+
+def test_images_too_large_for_their_canvas(data_dir):
+    with pytest.raises(data.DataError, match=r"placed must be 32x32 at most.*Received: 33x33"):
+        data.load("placed_digits", data_dir=data_dir, image_size=33)
+    assert data.load("placed_digits", data_dir=data_dir, image_size=32).spec.image_shape[0] == 32
 
 
 def test_toy_tfds_splits_and_features(toy_dir):

@@ -38,9 +38,12 @@ def test_png_round_trip(tmp_path: pathlib.Path, channels: int) -> None:
 
 
 def test_animation_has_all_frames_in_order(tmp_path) -> None:
-    for index, grey in enumerate((0, 120, 255)):
-        pictures.save_png(tmp_path / f"{index}.png", np.full((8, 8, 1), grey, np.uint8))
+    arrays = [np.full((8, 8, 1), grey, np.uint8) for grey in (0, 120, 255)]
+    for index, array in enumerate(arrays):
+        pictures.save_png(tmp_path / f"{index}.png", array)
     pictures.animate(sorted(tmp_path.glob("*.png")), tmp_path / "a.gif")
+    pictures.animate(arrays, tmp_path / "b.gif")
+    assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 3
         shades = []

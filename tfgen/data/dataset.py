@@ -11,7 +11,8 @@ from tfgen.data.spec import SPLITS, DataError, DataSpec
 
 _FOLDER = "folder:"
 _STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}
-_SQUARE = ("digits", "mnist", "fashion_mnist", "omniglot", *_STACKED)
+_PLACED = {"placed_digits": ("digits", 32), "placed_mnist": ("mnist", 60)}  # side of the canvas
+_SQUARE = ("digits", "mnist", "fashion_mnist", "omniglot", *_STACKED, *_PLACED)
 _WITH_KEY = {  # data sets known to have a key, for messages
     "image": (*_SQUARE, "folder:PATH"),
     "label": (*_SQUARE, *synthetic.MIXTURES, "folder:PATH with class sub-folders"),
@@ -116,8 +117,8 @@ class Data:
 
 
 def names() -> list[str]:
-    """The data sets that need no prepared files; `stacked_mnist` needs prepared mnist."""
-    return ["digits", *synthetic.MIXTURES, *_STACKED]
+    """The data sets that need no prepared files; those of mnist need prepared mnist."""
+    return ["digits", *synthetic.MIXTURES, *_STACKED, *_PLACED]
 
 
 def load(
@@ -134,8 +135,9 @@ def load(
     """Opens a data set.
 
     Args:
-      name: `digits`, `ring8`, `grid25`, `stacked_digits`, `stacked_mnist`, any TFDS name that is
-        prepared under `data_dir` (`mnist`, `celeb_a`, ...), or `folder:PATH`.
+      name: `digits`, `ring8`, `grid25`, `stacked_digits`, `stacked_mnist`, `placed_digits` (8x8
+        anywhere on 32x32), `placed_mnist` (28x28 on 60x60), any TFDS name that is prepared under
+        `data_dir` (`mnist`, `celeb_a`, ...), or `folder:PATH`.
       data_dir: TFDS' directory; None for TFDS' own default.
       image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1} or "uint8" 0..255.
       binarization: for "binary": "dynamic", "fixed" or "threshold"; see `pixels.Pixels`.
@@ -191,6 +193,10 @@ def _source(
     if name in _STACKED:
         base = _source(_STACKED[name], data_dir, image_size, ("image",), on_bad_image, fixed)
         return synthetic.stacked(base)
+    if name in _PLACED:
+        of, side = _PLACED[name]
+        base = _source(of, data_dir, image_size, ("image",), on_bad_image, fixed)
+        return synthetic.placed(base, side)
     if name == "digits":
         from tfgen.data import digits  # registers the TFDS builder, so only when wanted
 

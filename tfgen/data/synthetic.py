@@ -1,18 +1,19 @@
-"""Data sets made of draws: two Gaussian mixtures in the plane, and stacked digits.
+"""Data sets made of draws: two Gaussian mixtures in the plane, stacked and placed digits.
 
 References: ring and grid of Gaussians: Srivastava et al. 2017, "VEEGAN", section 4.1; stacked
 MNIST: Metz et al. 2017, "Unrolled Generative Adversarial Networks", section 3.3.2.
 """
 
+import dataclasses
 import math
 
 import numpy as np
 import tensorflow as tf
 
 from tfgen.data import draws
-from tfgen.data.pipeline import Generated, Rows, Table
+from tfgen.data.pipeline import Finish, Generated, Plan, Rows, Split, Table
 from tfgen.data.source import Key, Source
-from tfgen.data.spec import SPLITS
+from tfgen.data.spec import SPLITS, DataError
 
 _SIZES = {"train": 100_000, "validation": 10_000, "test": 10_000}  # train is nominal
 MIXTURES = ("ring8", "grid25")
@@ -93,3 +94,73 @@ def stacked(base: Source) -> Source:
         sizes={split: _SIZES[split] for split in SPLITS},
         open=open_split,
     )
+
+
+def placed(base: Source, side: int) -> Source:
+    """The images of `base`, each somewhere on a black canvas of side x side; all else as there.
+
+    Raises:
+        DataError: if an image is larger than the canvas.
+    """
+    height, width, channels = base.keys["image"].shape
+    if max(height, width) > side:
+        raise DataError(
+            f"Images to be placed must be {side}x{side} at most, the size of the canvas. "
+            f"Received: {width}x{height}; give a smaller --image_size."
+        )
+    return dataclasses.replace(
+        base,
+        keys={**base.keys, "image": Key((side, side, channels), "uint8")},
+        open=lambda split: Placed(base.open(split), side, split),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A split whose images lie on canvases, anywhere inside with the same probability.
+
+    In training the place is a function of (seed, position in the stream), so an image has another
+    in each epoch; in `ordered` it is one of the example's index, whatever the seed.
+
+    Attributes:
+      base: the split of the images, uint8 [B, H, W, C].
+      side: of the canvases, H and W at least.
+      name: the split, which names the fixed draws of `ordered`.
+    """
+
+    base: Split
+    side: int
+    name: str
+
+    @property
+    def size(self) -> int:
+        """See `Split`."""
+        return self.base.size
+
+    def train(self, plan: Plan, finish: Finish) -> tf.data.Dataset:
+        """See `Split`."""
+        return self.base.train(plan, self._place(draws.stream_key(plan.seed, "places"), finish))
+
+    def ordered(self, batch_size: int, size: int, finish: Finish) -> tf.data.Dataset:
+        """See `Split`."""
+        key = draws.stream_key(0, f"places/{self.name}")
+        return self.base.ordered(batch_size, size, self._place(key, finish))
+
+    def _place(self, key: int, finish: Finish) -> Finish:
+        """`finish` after the images have been placed by the draws of a key."""
+
+        def place(rows: Rows, position: tf.Tensor) -> Rows:
+            image = rows["image"]
+            count = tf.shape(image)[0] if image.shape[0] is None else image.shape[0]
+            words = draws.words(key, position, count, 2)
+            for axis in (1, 2):
+                length = image.shape[axis]
+                start = draws.integers(words[:, axis - 1], self.side - length + 1)
+                # A black row and column at the end is what the canvas shows around the image.
+                image = tf.pad(image, [[0, int(a == axis)] for a in range(4)])
+                index = tf.range(self.side, dtype=tf.int64) - start[:, tf.newaxis]  # [B, side]
+                index = tf.where((index >= 0) & (index < length), index, length)
+                image = tf.gather(image, index, axis=axis, batch_dims=1)
+            return finish({**rows, "image": image}, position)
+
+        return place

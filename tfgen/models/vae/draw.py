@@ -28,6 +28,7 @@ Differs from the paper:
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -93,30 +94,22 @@ class LearnedStart(keras.layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
-@keras.saving.register_keras_serializable("tfgen")
-class GlimpseEncoder(keras.Model):
-    """q(z_t|x, z_1..t-1), a glimpse at a time.
-
-    For example with a window of 2 an MNIST image and its error are read as [B, 2, 2, 2], which with
-    256 numbers of the decoder go through the LSTM and give [B, 200].
+class Recurrent(keras.Model):
+    """What both networks of a DRAW have: sizes, an LSTM and its learned start.
 
     Args:
-        image_shape: (height, width, channels).
+        shape: (height, width, channels) of what is read, or of what is written.
         glimpses: how many.
         latents: of each glimpse.
-        units: of the LSTM, and of the decoder's.
-        window: side of the window that is read; None reads the whole image.
+        units: of each network's LSTM.
+        window: side of the window of Gaussian filters; None is all of the shape.
         seed: int, of the initial weights.
         **kwargs: of `keras.Model`.
-
-    Attributes:
-        input_shape: of images.
-        output_shape: of the means and log sigmas of all glimpses.
     """
 
     def __init__(
         self,
-        image_shape: Sequence[int],
+        shape: Sequence[int],
         glimpses: int,
         latents: int,
         units: int,
@@ -125,35 +118,72 @@ class GlimpseEncoder(keras.Model):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.image_shape, self.glimpses = tuple(image_shape), glimpses
-        self.latents, self.units = latents, units
+        height, width, channels = shape
+        self.shape = (height, width, channels)
+        self.glimpses, self.latents, self.units = glimpses, latents, units
         self.window, self.seed = window, seed
-        self.input_shape = (None, *self.image_shape)
-        self.output_shape = (None, 2 * glimpses * latents)
-        height, width, channels = self.image_shape
-        pairs = (height, width, 2 * channels)  # the image and its error
-        self.read = None
-        if window is not None:
-            self.read = GaussianRead(
-                window, kernel_initializer=_glorot(seed, 0), dtype=self.dtype_policy, name="read"
-            )
-            self.read.build((None, *pairs), (None, units))
-            pairs = (window, window, 2 * channels)
-        self.seen = int(np.prod(pairs))
-        self.cell = _lstm(self.seen + units, units, seed, 1, self.dtype_policy)
-        self.moments = keras.layers.Dense(
-            2 * latents,
-            kernel_initializer=_glorot(seed, 3),
-            dtype=self.dtype_policy,
-            name="moments",
-        )
-        self.moments.build((None, units))
         self.starts = [LearnedStart(units, dtype=self.dtype_policy) for _ in range(2)]
-        self.built = True
 
-    def start(self, image: tf.Tensor) -> State:
-        """The LSTM's state before the first glimpse at images [N, H, W, C]."""
-        return [start(image) for start in self.starts]
+    def _lstm(self, inputs: int) -> keras.layers.LSTMCell:
+        cell = keras.layers.LSTMCell(
+            self.units,
+            kernel_initializer=self._glorot(0),
+            recurrent_initializer=keras.initializers.Orthogonal(seed=self.seed * 1000 + 1),
+            dtype=self.dtype_policy,
+        )
+        cell.build((None, inputs))
+        return cell
+
+    def _glorot(self, number: int) -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(seed=self.seed * 1000 + number)
+
+    def start(self, like: tf.Tensor) -> State:
+        """The LSTM's state before the first glimpse, for [N, ...]."""
+        return [start(like) for start in self.starts]
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`."""
+        return {
+            "shape": self.shape,
+            "glimpses": self.glimpses,
+            "latents": self.latents,
+            "units": self.units,
+            "window": self.window,
+            "seed": self.seed,
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+        }
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class GlimpseEncoder(Recurrent):
+    """q(z_t|x, z_1..t-1), a glimpse at a time; arguments as of `Recurrent`.
+
+    For example with a window of 2 MNIST images and their errors are read as [B, 2, 2, 2], which
+    with 256 numbers of the decoder go through the LSTM and give [B, 200].
+
+    Attributes:
+        input_shape: of images.
+        output_shape: of the means and log sigmas of all glimpses.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        height, width, channels = self.shape
+        self.input_shape = (None, *self.shape)
+        self.output_shape = (None, 2 * self.glimpses * self.latents)
+        self.read = None
+        if self.window is not None:
+            self.read = GaussianRead(self.window, self._glorot(2), dtype=self.dtype_policy)
+            self.read.build((None, height, width, 2 * channels), (None, self.units))
+            height = width = self.window
+        self.seen = height * width * 2 * channels  # the image and its error
+        self.cell = self._lstm(self.seen + self.units)
+        self.moments = keras.layers.Dense(
+            2 * self.latents, kernel_initializer=self._glorot(3), dtype=self.dtype_policy
+        )
+        self.moments.build((None, self.units))
+        self.built = True
 
     def glimpse(
         self, image: tf.Tensor, error: tf.Tensor, hidden: tf.Tensor, state: State, training: bool
@@ -170,86 +200,49 @@ class GlimpseEncoder(keras.Model):
         output, state = self.cell(tf.concat([seen, hidden], axis=-1), state, training=training)
         return tf.cast(self.moments(output), tf.float32), state
 
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of `__init__`."""
-        return {
-            "image_shape": self.image_shape,
-            "glimpses": self.glimpses,
-            "latents": self.latents,
-            "units": self.units,
-            "window": self.window,
-            "seed": self.seed,
-            "name": self.name,
-            "dtype": self.dtype_policy.name,
-        }
-
 
 @keras.saving.register_keras_serializable("tfgen")
-class CanvasDecoder(keras.Model):
-    """c_T of z = (z_1, ..., z_T), a stroke at a time.
+class CanvasDecoder(Recurrent):
+    """c_T of z = (z_1, ..., z_T), a stroke at a time; arguments as of `Recurrent`.
 
-    For example 10 glimpses of 100 latents are z [B, 1000] and make canvases [B, 28, 28, 1].
-
-    Args:
-        canvas_shape: (height, width, channels) of the parameters of p(x|z).
-        glimpses: how many strokes.
-        latents: of each.
-        units: of the LSTM.
-        window: side of the window that is written; None writes the whole canvas.
-        seed: int, of the initial weights.
-        **kwargs: of `keras.Model`.
+    For example 10 glimpses of 100 latents are z [B, 1000] and make canvases [B, 28, 28, 1], the
+    parameters of p(x|z).
 
     Attributes:
         input_shape: of z.
         output_shape: of canvases.
     """
 
-    def __init__(
-        self,
-        canvas_shape: Sequence[int],
-        glimpses: int,
-        latents: int,
-        units: int,
-        window: int | None = None,
-        seed: int = 0,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        height, width, channels = canvas_shape
-        self.canvas_shape, self.glimpses = (height, width, channels), glimpses
-        self.latents, self.units = latents, units
-        self.window, self.seed = window, seed
-        self.input_shape = (None, glimpses * latents)
-        self.output_shape = (None, *self.canvas_shape)
-        self.cell = _lstm(latents, units, seed, 0, self.dtype_policy)
-        pixels = height * width * channels
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        pixels = math.prod(self.shape)
+        self.input_shape = (None, self.glimpses * self.latents)
+        self.output_shape = (None, *self.shape)
+        self.cell = self._lstm(self.latents)
         options: dict[str, Any] = {
-            "kernel_initializer": _glorot(seed, 2),
+            "kernel_initializer": self._glorot(2),
             "dtype": self.dtype_policy,
-            "name": "write",
         }
         self.write = (
             keras.layers.Dense(pixels, **options)
-            if window is None
-            else GaussianWrite(window, self.canvas_shape, **options)
+            if self.window is None
+            else GaussianWrite(self.window, self.shape, **options)
         )
-        self.write.build((None, units))
-        self.starts = [LearnedStart(units, dtype=self.dtype_policy) for _ in range(2)]
+        self.write.build((None, self.units))
         # The last of the weights: it is the output's bias, which `VAE.adapt` sets.
-        self.first_canvas = LearnedStart(pixels, dtype="float32", name="first_canvas")
+        self.first_canvas = LearnedStart(pixels, dtype="float32")
         self.built = True
 
-    def start(self, like: tf.Tensor) -> tuple[State, tf.Tensor]:
-        """The LSTM's state and the canvas before the first stroke, for [N, ...]."""
-        canvas = tf.reshape(self.first_canvas(like), [-1, *self.canvas_shape])
-        return [start(like) for start in self.starts], canvas
+    def blank(self, like: tf.Tensor) -> tf.Tensor:
+        """c_0 for [N, ...]: float32 [N, H, W, C]."""
+        return tf.reshape(self.first_canvas(like), [-1, *self.shape])
 
     def stroke(
         self, latent: tf.Tensor, state: State, canvas: tf.Tensor, training: bool
     ) -> tuple[State, tf.Tensor]:
         """One stroke, from z_t [N, latents]: the LSTM's state and the canvas after it."""
         output, state = self.cell(latent, state, training=training)
-        written = tf.reshape(self.write(output), [-1, *self.canvas_shape])
+        written = tf.reshape(self.write(output), [-1, *self.shape])
         return state, canvas + tf.cast(written, canvas.dtype)
 
     def call(self, latent: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -264,34 +257,8 @@ class CanvasDecoder(keras.Model):
             state, canvas = self.stroke(steps[:, t], state, canvas, training)
             return t + 1, state, canvas, drawn.write(t, canvas)
 
-        drawn = tf.TensorArray(tf.float32, self.glimpses)
-        return _loop(self.glimpses, body, (*self.start(steps), drawn))[-1].stack()
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of `__init__`."""
-        return {
-            "canvas_shape": self.canvas_shape,
-            "glimpses": self.glimpses,
-            "latents": self.latents,
-            "units": self.units,
-            "window": self.window,
-            "seed": self.seed,
-            "name": self.name,
-            "dtype": self.dtype_policy.name,
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Inference(vae.Inference):
-    """As of a VAE with one stochastic layer, z [k, B, T latents], and the canvases that z makes.
-
-    The posterior is that of each z_t given the draws before it, and so has the axis of samples.
-
-    Attributes:
-        canvas: c_T, [k, B, H, W, C].
-    """
-
-    canvas: tf.Tensor
+        start = self.start(steps), self.blank(steps), tf.TensorArray(tf.float32, self.glimpses)
+        return _loop(self.glimpses, body, start)[-1].stack()
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -335,8 +302,13 @@ class DRAW(vae.VAE):
         """There is none before a draw: q(z_t|x) is given z_1, ..., z_{t-1}; see `infer`."""
         raise NotImplementedError("the posterior of a DRAW is found as it is drawn: see `infer`")
 
-    def infer(self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False) -> Inference:
-        """Draws k samples of the latents of all glimpses from q(z|x); see `VAE`."""
+    def infer(
+        self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False
+    ) -> vae.Inference:
+        """Draws k samples of the latents of all glimpses from q(z|x); see `VAE`.
+
+        The only posterior, over z [k, B, T latents], is that of each z_t given the draws before it.
+        """
         return self._look(image, k, lambda shape: stateless.normal(shape, seed), training)
 
     def _look(
@@ -345,7 +317,7 @@ class DRAW(vae.VAE):
         k: int,
         noise_of: Callable[[list[Any]], tf.Tensor],
         training: bool = False,
-    ) -> Inference:
+    ) -> vae.Inference:
         """k times all glimpses at images [B, H, W, C], z_t being mean + sigma noise."""
         glimpses, batch = self.decoder.glimpses, tf.shape(image)[0]
         images = tf.tile(tf.cast(image, tf.float32), [k, 1, 1, 1])
@@ -363,20 +335,17 @@ class DRAW(vae.VAE):
             return t + 1, looking, drawing, canvas, found
 
         found = tf.TensorArray(tf.float32, glimpses)
-        start = (self.encoder.start(images), *self.decoder.start(images), found)
+        states = self.encoder.start(images), self.decoder.start(images)
+        start = (*states, self.decoder.blank(images), found)
         *_, canvas, found = _loop(glimpses, body, start)
         numbers = tf.transpose(found.stack(), [1, 2, 0, 3])  # [3, k B, T, d]
         z, mean, log_std = tf.unstack(tf.reshape(numbers, [3, k, batch, *self.latent_dims]))
         posterior = distributions.DiagonalGaussian(mean, log_std)
-        canvas = tf.reshape(canvas, [k, batch, *self.decoder.canvas_shape])
-        return Inference([z], [posterior], [posterior.log_prob(z)], canvas)
+        observation = self._likelihood(tf.reshape(canvas, [k, batch, *self.decoder.shape]))
+        return vae.Inference([z], [posterior], [posterior.log_prob(z)], observation)
 
     def _likelihood(self, canvas: tf.Tensor) -> tfd.Distribution:
         return vae.LIKELIHOODS[self.likelihood](canvas)
-
-    def observed(self, inference: Inference, training: bool = False) -> tfd.Distribution:
-        """p(x|z) of an inference, whose canvases are there already."""
-        return self._likelihood(inference.canvas)
 
     def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Means of the q of all glimpses, each given one sample of those before: [B, T latents]."""
@@ -398,7 +367,7 @@ class DRAW(vae.VAE):
         return {**super().pictures(batch, seed), "canvases": grid}
 
     def animations(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
-        """Canvases of 64 samples after each stroke: "drawing", [T, 8, 8, H, W, C] in [0, 1]."""
+        """A "drawing": canvases of 64 samples after each stroke, [T, 8, 8, H, W, C] in [0, 1]."""
         z = self.prior.distribution().sample(64, seed=[seed, 0])
         frames = self.canvases(z)
         return {"drawing": tf.reshape(frames, [-1, 8, 8, *self.image_shape]).numpy()}
@@ -411,21 +380,6 @@ def _loop(steps: int, body: Callable, start: Sequence[Any]) -> Sequence[Any]:
     """
     condition = lambda t, *state: t < steps  # noqa: E731
     return tf.while_loop(condition, body, (0, *start), maximum_iterations=steps)[1:]
-
-
-def _glorot(seed: int, number: int) -> keras.initializers.Initializer:
-    return keras.initializers.GlorotUniform(seed=seed * 1000 + number)
-
-
-def _lstm(inputs: int, units: int, seed: int, number: int, dtype: Any) -> keras.layers.LSTMCell:
-    cell = keras.layers.LSTMCell(
-        units,
-        kernel_initializer=_glorot(seed, number),
-        recurrent_initializer=keras.initializers.Orthogonal(seed=seed * 1000 + number + 1),
-        dtype=dtype,
-    )
-    cell.build((None, inputs))
-    return cell
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> DRAW:
@@ -443,7 +397,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> DRAW:
                     f"Received: --{flag}={getattr(hparams, flag)}"
                 )
     (latents,), (units,) = hparams.latent_dims, hparams.hidden_units
-    sizes = (hparams.glimpses, latents, units)
+    sizes = hparams.glimpses, latents, units
     windows = (hparams.read_size, hparams.write_size) if hparams.attention else (None, None)
     numbers = channels if hparams.likelihood == "bernoulli" else 2 * channels
     seed = hparams.seed

@@ -31,7 +31,7 @@ Differs from the paper:
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -90,7 +90,7 @@ class HParams(hparams.HParams):
     adam_epsilon: float = 1e-4  # Adam's epsilon (Burda et al. 2016).
     adam_beta1: float = 0.9  # Adam's beta1.
 
-    POSITIVE = (
+    POSITIVE: ClassVar[tuple[str, ...]] = (
         "k", "latent_dims", "hidden_units", "adam_epsilon", "flow_blocks", "flow_hidden_units",
         "flow_context", "temperature_min",
     )  # fmt: skip
@@ -141,11 +141,13 @@ class Inference:
         latents: h_i of each stochastic layer, [k, B, d].
         posteriors: the distribution q(h_i | layer below) that they are drawn from.
         log_q: log q(h_i | layer below), in nats, [k, B].
+        observation: p(x|h_1), [k, B], where it was found on the way; None: the decoder tells it.
     """
 
     latents: list[tf.Tensor]
     posteriors: list[tfd.Distribution]
     log_q: list[tf.Tensor]
+    observation: tfd.Distribution | None = None
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -316,7 +318,9 @@ class VAE(GenerativeModel):
         return LIKELIHOODS[self.likelihood](_apply(self.decoders[-1], latent, training))
 
     def observed(self, inference: Inference, training: bool = False) -> tfd.Distribution:
-        """p(x|h_1) for the latents of an inference: images [k, B, H, W, C]."""
+        """p(x|h_1) of an inference, over images [k, B, H, W, C]."""
+        if inference.observation is not None:
+            return inference.observation
         return self.observation(inference.latents[0], training)
 
     def infer(self, image: tf.Tensor, k: int, seed: tf.Tensor, training: bool = False) -> Inference:
