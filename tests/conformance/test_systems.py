@@ -231,7 +231,8 @@ def test_trains_with_a_trick_or_names_its_flag(name, trick, digits_dir):
             assert watched == [v.shape for v in variables], player
     if trick == "minibatch_discrimination":
         assert np.isfinite(model.score(case.batch(1)["image"])).all()
-        logs = model.evaluate(case.data.batches("validation", 1, limit=1), verbose=0, return_dict=True)
+        alone = case.data.batches("validation", 1, limit=1)
+        logs = model.evaluate(alone, verbose=0, return_dict=True)
         assert all(np.isfinite(value) for value in logs.values())
 
 
