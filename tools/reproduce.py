@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def systems_with_claims() -> list[str]:
-    """Dotted names of the systems that have a module in tools/claims."""
+    """Dotted names of what has a module in tools/claims: systems, and other modules of tfgen."""
     stems = sorted(p.stem for p in (ROOT / "tools/claims").glob("*_*.py"))
     return [stem.replace("_", ".", 1) for stem in stems if not stem.startswith("_")]
 
@@ -113,7 +113,7 @@ def reproduce(system: str, claims: types.ModuleType, options: Options) -> None:
         print(f"{'holds' if claim.holds else 'FALLS SHORT'}: {claim.claim} | {claim.ours}")
     for left in left_out:
         print(f"not measured: {left['claim']} | needs {', '.join(left['missing'])}")
-    if folders:
+    if names:
         try:
             claims.picture(_outcomes(rows, done, folders), RESULTS / f"{system}.png")
         except NotRun as error:

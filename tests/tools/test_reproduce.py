@@ -275,6 +275,17 @@ def test_a_picture_is_drawn_where_its_folders_are_at_hand(bench, capsys) -> None
     assert picture.read_text() == "old"
 
 
+def test_a_picture_of_toys_is_drawn_without_folders(bench) -> None:
+    toy = bench.claims.rows("small")[2]
+    bench.claims.rows = lambda budget: [toy]
+    bench.claims.CLAIMS = (_toyed,)
+    bench.claims.picture = lambda outcomes, path: path.write_text(
+        f"{outcomes['toy'].value('number'):g}"
+    )
+    bench.call()
+    assert (bench.folder / "vae.x.png").read_text() == "10"
+
+
 def test_evaluate_only_takes_the_rows_that_have_begun(bench) -> None:
     bench.call(only="b")
     bench.call(evaluate_only=True)
