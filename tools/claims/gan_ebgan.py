@@ -7,16 +7,15 @@ are means over the last quarter of the training.
 
 import pathlib
 
-import numpy as np
-
 from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import late_mean, lines, text, values
+from tools.claims._common import clearly_above, late_mean, lines, text, values
 
 SEEDS = (0, 1, 2)
 WEIGHTS = {"ebgan_pt": 0.1, "ebgan": 0.0}
 MARGIN = 3.0  # Of configs/ebgan_digits.cfg.
+_CLEARLY = "the means over seeds being over two standard errors apart"
 
 
 def rows(budget: str) -> list[Run]:
@@ -74,18 +73,38 @@ def loss_tends_to_the_margin(outcomes: Outcomes) -> Claim:
     )
 
 
-def covers_more_classes(outcomes: Outcomes) -> Claim:
-    """With PT EBGAN covers more classes."""
-    return _more(outcomes, "classes_covered", "covers more classes", "classes of 10")
+def makes_classes_more_evenly(outcomes: Outcomes) -> Claim:
+    """With PT EBGAN makes the classes more evenly: lower KL(classes || uniform)."""
+    ours, without = _with_and_without(outcomes, "class_reverse_kl")
+    return Claim(
+        f"with PT EBGAN makes the classes more evenly: lower KL(classes || uniform), {_CLEARLY}",
+        "",
+        text(ours),
+        text(without),
+        "nats",
+        clearly_above(without, ours),
+    )
 
 
 def has_a_higher_score(outcomes: Outcomes) -> Claim:
     """With PT EBGAN has a higher inception score."""
-    score = "inception_score_digits_classifier"
-    return _more(outcomes, score, "has a higher inception score", "classes")
+    ours, without = _with_and_without(outcomes, "inception_score_digits_classifier")
+    return Claim(
+        f"with PT EBGAN has a higher inception score, {_CLEARLY}",
+        "figure 4: PT's best a little above",
+        text(ours, ".4g"),
+        text(without, ".4g"),
+        "classes",
+        clearly_above(ours, without),
+    )
 
 
-CLAIMS = (energies_are_ordered, loss_tends_to_the_margin, covers_more_classes, has_a_higher_score)
+CLAIMS = (
+    energies_are_ordered,
+    loss_tends_to_the_margin,
+    makes_classes_more_evenly,
+    has_a_higher_score,
+)
 
 
 def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
@@ -111,16 +130,8 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
-def _more(outcomes: Outcomes, measure: str, what: str, unit: str) -> Claim:
-    ours, without = (values(o, measure) for o in outcomes.by_seed(*WEIGHTS, seeds=SEEDS))
-    return Claim(
-        f"with PT EBGAN {what} (mean over seeds)",
-        "figure 4: PT's best a little above",
-        text(ours, ".4g"),
-        text(without, ".4g"),
-        unit,
-        bool(np.mean(ours) > np.mean(without)),
-    )
+def _with_and_without(outcomes: Outcomes, measure: str) -> list[list[float]]:
+    return [values(group, measure) for group in outcomes.by_seed(*WEIGHTS, seeds=SEEDS)]
 
 
 def _pairs(pairs: list[tuple[float, float]]) -> str:
