@@ -59,8 +59,9 @@ ADVICE = (
     ),
     Advice(
         "Modes are missing, or the samples are all alike",
-        "`gan.wgan_gp` first. `gan.mdgan` where there is an encoder to be had, "
-        "`gan.unrolled` on small networks, `--minibatch_kernels=100` on any GAN here.",
+        "`gan.wgan_gp`; `gan.mdgan` where there is an encoder to be had; `gan.unrolled` on small "
+        "networks; minibatch discrimination, by `--minibatch_kernels`, a flag of the GANs here. "
+        "They are in no order: the rows say what each does to which data.",
         "`gan.wgan_gp`: five updates of the critic for each of G, each through a second "
         "derivative. `gan.mdgan`: an encoder. `gan.unrolled`: K further updates of D a step and "
         "the gradient through them. Minibatch discrimination: one layer.",
@@ -79,6 +80,7 @@ ADVICE = (
         "`gan.began` logs its own measure M.",
         "`gan.wgan`: five updates of the critic for each of G.",
         (
+            Evidence("metrics.distances", ("lines",)),
             Evidence("gan.wgan", ("lines", "estimate")),
             Evidence("gan.began", ("M falls",)),
         ),
@@ -87,7 +89,7 @@ ADVICE = (
         "A clipped critic learns too simple a function",
         "`gan.wgan_gp`: hold the gradient's norm near 1 and leave the weights alone.",
         "A second derivative of the critic at each of its updates.",
-        (Evidence("gan.wgan_gp", ("weights", "linear", "sliced")),),
+        (Evidence("gan.wgan_gp", ("weights", "show the modes", "sliced")),),
     ),
     Advice(
         "The players run in circles",
