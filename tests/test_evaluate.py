@@ -8,6 +8,7 @@ import pytest
 
 from tests import tiny_run
 from tfgen import evaluate, run
+from tfgen.errors import UserError
 from tfgen.models.vae import iwae
 
 
@@ -105,3 +106,11 @@ def test_jsonl_survives_a_half_written_line(tmp_path: pathlib.Path) -> None:
     run.append_jsonl(path, {"a": 3})
     assert json.loads(path.read_text().splitlines()[-1]) == {"a": 3}
     assert run.read_jsonl(path) == [{"a": 1}, {"a": 3}]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31 - 1])
+def test_a_seed_out_of_range(run_dir: run.RunDir, digits_dir: str, seed: int) -> None:
+    with pytest.raises(UserError, match=f"--seed must be from 0 to .*Received: --seed={seed}"):
+        evaluate.main(
+            ["", f"--run_dir={run_dir.path}", f"--data_dir={digits_dir}", f"--seed={seed}"]
+        )

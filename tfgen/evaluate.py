@@ -34,6 +34,8 @@ class Options(commands.RunOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} must be more than 0. Received: --{name}={value}")
+        if not 0 <= self.seed < 2**31 - 1:
+            raise ValueError(f"--seed must be from 0 to 2^31 - 2. Received: --seed={self.seed}")
         split_features(self.features)
         super().__post_init__()
 

@@ -399,3 +399,15 @@ def test_multiworker_needs_tf_config(monkeypatch):
 def test_auto_is_one_device_without_gpus(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert strategies.make("auto").num_replicas_in_sync == 1
+
+
+def test_the_mean_over_replicas():
+    strategy = replicas(2)
+    with strategy.scope():
+        found = strategy.run(
+            lambda: strategies.mean_over_replicas(
+                tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+            )
+        )
+    assert [float(v) for v in strategy.experimental_local_results(found)] == [0.5, 0.5]
+    assert float(strategies.mean_over_replicas(tf.constant(3.0))) == 3.0

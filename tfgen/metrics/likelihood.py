@@ -82,10 +82,10 @@ def estimate(
         chunk = min(k, max(1, _ROWS // int(image.shape[0])))
         full, rest = divmod(k, chunk)
         key = tf.constant([seed, index], tf.int32)
-        state = stream(image, key, tf.constant(full), chunk, _empty(int(image.shape[0])))
+        first, last = tf.constant(0), tf.constant(full)
+        state = stream(image, key, first, last, chunk, _empty(int(image.shape[0])))
         if rest:
-            key = tf.constant([seed + 1, index], tf.int32)
-            state = stream(image, key, tf.constant(1), rest, state)
+            state = stream(image, key, last, last + 1, rest, state)
         parts.append([part.numpy() for part in state])
     top, total, squares, log_weights, likelihood, kl = (
         np.concatenate(p) for p in zip(*parts, strict=True)
@@ -106,7 +106,7 @@ def _empty(examples: int) -> list[tf.Tensor]:
 
 
 def _streamer(model: LatentModel) -> Callable:
-    """A function that adds `chunks` chunks of `size` samples to the running sums of a batch.
+    """A function that adds chunks first..last-1 of `size` samples to the running sums of a batch.
 
     The sums, each [B]: maximum m of the log weights, sum of exp(log w - m), sum of its square,
     sums of log w, of the log likelihood and of the KL.
@@ -114,10 +114,15 @@ def _streamer(model: LatentModel) -> Callable:
 
     @tf.function(reduce_retracing=True)
     def stream(
-        image: tf.Tensor, seed: tf.Tensor, chunks: tf.Tensor, size: int, state: list[tf.Tensor]
+        image: tf.Tensor,
+        seed: tf.Tensor,
+        first: tf.Tensor,
+        last: tf.Tensor,
+        size: int,
+        state: list[tf.Tensor],
     ) -> list[tf.Tensor]:
         top, total, squares, log_weights, likelihood, kl = state
-        for index in tf.range(chunks):
+        for index in tf.range(first, last):
             chunk_seed = stateless.fold_in(seed, index)
             terms = model.importance_terms(image, size, chunk_seed)
             terms = {name: tf.cast(value, tf.float64) for name, value in terms.items()}

@@ -92,6 +92,7 @@ def train(
     if record is None:
         with one_line():
             model.adapt(data.batches("train", 1000, seed=hparams.seed))
+        model.restart_averages()
         model.means.reset()
         record = {"seconds": 0.0, "means": vars(model.means)}
     for name, value in record["means"].items():

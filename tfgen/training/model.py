@@ -517,6 +517,11 @@ class GenerativeModel(keras.Model):
 
     # Moving average of the weights.
 
+    def restart_averages(self) -> None:
+        """Sets the moving averages, where there are any, to the weights as they are."""
+        for average, variable in zip(self.averages, self.trainable_variables, strict=False):
+            average.assign(variable)
+
     def _update_averages(self) -> None:
         if self._ema_decay is None:
             return

@@ -63,6 +63,14 @@ def make(name: str, devices: int | None = None) -> tf.distribute.Strategy:
     return _mirrored(tuple(d.name for d in found[:devices]))
 
 
+def mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    """The mean of each replica's value, in a train step; outside of replicas the value."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return value
+    return replica.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+
 @functools.cache
 def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     """One strategy a process for the same devices.

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tfgen import run
 from tools import objectives_page
 from tools.bench import contest, figures, page, worker
 from tools.bench.contest import ROOT, THREADS
@@ -105,8 +106,8 @@ def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
 def _write(parts: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     results = figures.complete(parts)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(results, indent=1) + "\n")
-    args.page.write_text(page.render(results))
+    run.write_text(args.out, json.dumps(results, indent=1) + "\n")
+    run.write_text(args.page, page.render(results))
     return results
 
 
@@ -125,7 +126,8 @@ def main(argv: Sequence[str]) -> int:
     for row in _write(parts, args)["targets"]:
         verdict = {True: "holds", False: "FAILS", None: "no verdict"}[row["holds"]]
         print(f"{row['text']}: {page.shown(row['value'], row['measure'])}, {verdict}")
-    objectives_page.write()
+    if args.out == RESULTS:
+        objectives_page.write()
     return 0
 
 

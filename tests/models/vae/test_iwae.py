@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tests.linear_gaussian import LinearGaussian
+from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.models.vae import iwae, vae
+from tfgen.models.vae._slots import FlowPosterior, FlowPrior
 
 HPARAMS = iwae.HParams(latent_dims=(4,), hidden_units=(16,))
 
@@ -111,3 +113,27 @@ def test_dreg_vanishes_at_the_exact_posterior() -> None:
 def test_analytic_kl_is_refused() -> None:
     with pytest.raises(ValueError, match="analytic_kl has no meaning"):
         iwae.HParams(analytic_kl=True)
+
+
+def test_dreg_trains_a_prior_by_its_plain_gradient() -> None:
+    flow = AutoregressiveFlow(4, blocks=1, hidden_units=(8,), seed=3)
+    encoder, decoder = vae.networks((8, 8, 1), HPARAMS)
+
+    def of_prior(dreg: bool) -> list[np.ndarray]:
+        model = iwae.IWAE(encoder, decoder, k=5, dreg=dreg, prior=FlowPrior(flow))
+        moved = zip(model.trainable_variables, _gradients(model, _images()), strict=True)
+        ours = {id(v) for v in model.prior.trainable_variables}
+        return [gradient for variable, gradient in moved if id(variable) in ours]
+
+    doubly, plain = of_prior(True), of_prior(False)
+    assert len(plain) > 2
+    assert max(np.abs(g).max() for g in plain) > 1e-3
+    for ours, expected in zip(doubly, plain, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_dreg_needs_gaussian_posteriors() -> None:
+    posterior = FlowPosterior(AutoregressiveFlow(4, blocks=1, hidden_units=(8,), kind="inverse"))
+    networks = vae.networks((8, 8, 1), HPARAMS, [posterior.outputs])
+    with pytest.raises(ValueError, match="dreg needs Gaussian posteriors.*FlowPosterior"):
+        iwae.IWAE(*networks, dreg=True, posterior=posterior)

@@ -168,8 +168,6 @@ class SemiSupervisedGAN(gan.GAN):
         for layer in self.discriminator.layers:
             ready = isinstance(layer, WeightNormDense)
             x = layer.initialize(x) if ready else _call(layer, x)
-        for average, variable in zip(self.averages, self.trainable_variables, strict=False):
-            average.assign(variable)
 
     # What a step is made of.
 

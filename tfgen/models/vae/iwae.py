@@ -33,6 +33,7 @@ import tensorflow as tf
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
 from tfgen.models.vae import vae
+from tfgen.models.vae._slots import GaussianPosterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +77,20 @@ class IWAE(vae.VAE):
         k: importance samples per image.
         dreg: use the doubly reparameterised gradient for the encoder.
         **kwargs: further arguments of `VAE` but `analytic_kl`.
+
+    Raises:
+        ValueError: as `VAE`, and for dreg with a posterior that is no Gaussian.
     """
 
     def __init__(
         self, encoder: Any, decoder: Any, *, k: int = 50, dreg: bool = False, **kwargs: Any
     ):
         super().__init__(encoder, decoder, k=k, analytic_kl=False, **kwargs)
+        if dreg and not all(isinstance(p, GaussianPosterior) for p in self.posteriors):
+            raise ValueError(
+                "dreg needs Gaussian posteriors, which tell densities at points that they did not "
+                f"draw. Received: {[type(p).__name__ for p in self.posteriors]}"
+            )
         self.dreg = dreg
 
     def get_config(self) -> dict[str, Any]:
@@ -115,18 +124,20 @@ class IWAE(vae.VAE):
         weights = bounds.normalized_weights(log_weights)[..., tf.newaxis]
 
         def gradients(scale: tf.Tensor) -> list[tf.Tensor]:
-            generative = [v for d in self.decoders for v in d.trainable_variables]
+            inference = [v for e in self.encoders for v in e.trainable_variables]
+            variables = self.players()["model"]
+            known = {id(v) for v in inference}
+            generative = [v for v in variables if id(v) not in known]
             of_decoder, of_latents = weighing.gradient(
                 loss, [generative, leaves], output_gradients=scale
             )
             # The first pass weighs each sample by w~; the encoder's gradient wants w~ squared.
-            inference = [v for e in self.encoders for v in e.trainable_variables]
             of_encoder = sampling.gradient(
                 latents, inference, output_gradients=[weights * g for g in of_latents]
             )
             found = {id(v): g for v, g in zip(generative, of_decoder, strict=True)}
             found.update({id(v): g for v, g in zip(inference, of_encoder, strict=True)})
-            return [found[id(v)] for v in self.players()["model"]]
+            return [found[id(v)] for v in variables]
 
         self.apply_gradients("model", gradients)
         return self._logs(loss, terms)

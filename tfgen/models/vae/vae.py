@@ -44,7 +44,7 @@ from tfgen.losses import bounds
 from tfgen.models.vae import _slots
 from tfgen.models.vae._slots import GaussianPosterior, Posterior, Prior, StandardPrior
 from tfgen.networks.mlp import mlp
-from tfgen.training import optimizers, schedules
+from tfgen.training import optimizers, schedules, strategies
 from tfgen.training.model import GenerativeModel
 
 LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
@@ -409,7 +409,8 @@ class VAE(GenerativeModel):
     def _free(self, ratio: tf.Tensor) -> tf.Tensor:
         if not self.free_bits:
             return ratio
-        return tf.where(tf.reduce_mean(-ratio) < self.free_bits, tf.stop_gradient(ratio), ratio)
+        kl = strategies.mean_over_replicas(tf.reduce_mean(-ratio))
+        return tf.where(kl < self.free_bits, tf.stop_gradient(ratio), ratio)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl"."""

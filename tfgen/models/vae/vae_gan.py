@@ -50,7 +50,7 @@ from tfgen import distributions
 from tfgen.data import DataSpec
 from tfgen.models.gan import gan, mdgan
 from tfgen.models.vae import vae
-from tfgen.training import schedules
+from tfgen.training import schedules, strategies
 from tfgen.training.model import GenerativeModel
 
 _POSTERIOR = 10  # Salt of the draws from q(z|x).
@@ -244,8 +244,7 @@ class VAEGAN(gan.GAN):
         if self.margin is None:
             return {}
         costs = tf.stack([logs["cost_real"], logs["cost_fake"]])
-        replica = tf.distribute.get_replica_context()
-        costs = replica.all_reduce(tf.distribute.ReduceOp.MEAN, costs)
+        costs = strategies.mean_over_replicas(costs)
         too_good = tf.reduce_any(costs < self.equilibrium - self.margin)
         too_bad = tf.reduce_any(costs > self.equilibrium + self.margin)
         both = too_good & too_bad
