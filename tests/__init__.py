@@ -1,0 +1,1 @@
+"""Tests, which mirror tfgen/. A package, as some libraries install one of the same name."""
