@@ -118,8 +118,7 @@ class GaussianRead(GaussianAttention):
         """Images [B, H, W, C] and vectors [B, n] -> [B, N, N, C]."""
         rows, columns, gamma = self.filters(hidden, *image.shape[1:3])
         rows, columns, gamma = (tf.cast(t, image.dtype) for t in (rows, columns, gamma))
-        seen = tf.einsum("bnh,bhwc->bnwc", rows, image)
-        seen = tf.einsum("bmw,bnwc->bnmc", columns, seen)
+        seen = _both_sides(rows, image, tf.linalg.matrix_transpose(columns))
         return gamma[:, tf.newaxis, tf.newaxis, tf.newaxis] * seen
 
     def compute_output_shape(self, image_shape: tuple, hidden_shape: tuple) -> tuple:
@@ -169,8 +168,7 @@ class GaussianWrite(GaussianAttention):
         patch = tf.reshape(self.patch(hidden), [-1, self.window, self.window, channels])
         rows, columns, gamma = self.filters(hidden, height, width)
         rows, columns, gamma = (tf.cast(t, patch.dtype) for t in (rows, columns, gamma))
-        written = tf.einsum("bnh,bnmc->bhmc", rows, patch)
-        written = tf.einsum("bmw,bhmc->bhwc", columns, written)
+        written = _both_sides(tf.linalg.matrix_transpose(rows), patch, columns)
         return written / gamma[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
     def compute_output_shape(self, hidden_shape: tuple) -> tuple:
@@ -180,3 +178,10 @@ class GaussianWrite(GaussianAttention):
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`."""
         return {**super().get_config(), "image_shape": self.image_shape}
+
+
+def _both_sides(left: tf.Tensor, image: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """left x right for each channel x: [B, n, h], [B, h, w, C], [B, w, m] -> [B, n, m, C]."""
+    channels_first = tf.transpose(image, [0, 3, 1, 2])
+    product = tf.matmul(tf.matmul(left[:, tf.newaxis], channels_first), right[:, tf.newaxis])
+    return tf.transpose(product, [0, 2, 3, 1])
