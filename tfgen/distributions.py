@@ -5,6 +5,7 @@ the network that made them. `event_ndims` trailing axes are one event, over whic
 """
 
 import math
+from typing import Any
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -220,6 +221,57 @@ _TINY = 1e-30  # A uniform draw of 0 would give infinite noise.
 def _kl_categoricals(q: Categoricals, p: Categoricals, name: str | None = None) -> tf.Tensor:
     """KL(q || p) of the categorical variables, [...]."""
     return tf.reduce_sum(tf.exp(q.log_probs) * (q.log_probs - p.log_probs), axis=[-2, -1])
+
+
+class Autoregressive(tfd.Distribution):
+    """Images whose pixels are drawn one after the other, each given those before and a condition.
+
+    Args:
+        network: a `networks.pixelcnn.PixelCNNNetwork`.
+        condition: float32 [..., H, W, D], a map for each image of the batch [...].
+    """
+
+    def __init__(self, network: Any, condition: tf.Tensor):
+        super().__init__(
+            dtype=tf.float32,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters={"network": network, "condition": condition},
+        )
+        self.network, self.condition = network, condition
+
+    def _log_prob(self, value: tf.Tensor) -> tf.Tensor:
+        shape = tf.broadcast_dynamic_shape(tf.shape(value)[:-3], self._batch_shape_tensor())
+        values = self.network.to_values(self._flat(value, shape))
+        found = self.network.log_prob(values, self._flat(self.condition, shape))
+        return tf.reshape(found, shape)
+
+    def _flat(self, x: tf.Tensor, batch_shape: tf.Tensor) -> tf.Tensor:
+        """[..., H, W, C], broadcast to the batch shape -> [B, H, W, C]."""
+        event = x.shape[-3:].as_list()
+        whole = tf.broadcast_to(x, tf.concat([batch_shape, event], axis=0))
+        return tf.reshape(whole, [-1, *event])
+
+    def _sample_n(self, n: int, seed: tf.Tensor | None = None) -> tf.Tensor:
+        shape = tf.concat([[n], self._batch_shape_tensor()], axis=0)
+        condition = self._flat(self.condition, shape)
+        seed = tfp_random.sanitize_seed(seed)
+        values = self.network.draw(tf.shape(condition)[0], seed, condition)
+        images = self.network.to_images(values)
+        return tf.reshape(images, tf.concat([shape, self._event_shape_tensor()], axis=0))
+
+    def _batch_shape_tensor(self) -> tf.Tensor:
+        return tf.shape(self.condition)[:-3]
+
+    def _batch_shape(self) -> tf.TensorShape:
+        return self.condition.shape[:-3]
+
+    def _event_shape_tensor(self) -> tf.Tensor:
+        return tf.constant(self.network.shape, tf.int32)
+
+    def _event_shape(self) -> tf.TensorShape:
+        return tf.TensorShape(self.network.shape)
 
 
 def diagonal_gaussian(outputs: tf.Tensor) -> DiagonalGaussian:

@@ -1,5 +1,6 @@
-"""What fills a VAE's slots: posteriors and priors, as Keras layers that make distributions."""
+"""What fills a VAE's slots: posteriors, priors, likelihoods, as layers that make distributions."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -8,6 +9,13 @@ from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions
 from tfgen.bijectors.flow import AutoregressiveFlow
+from tfgen.networks.pixelcnn import PixelCNNNetwork
+
+LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
+    "bernoulli": distributions.bernoulli,
+    "gaussian": distributions.gaussian,
+    "discretized_logistic": distributions.discretized_logistic,
+}
 
 
 class Posterior(keras.layers.Layer):
@@ -48,6 +56,23 @@ class Prior(keras.layers.Layer):
     def distribution(self, training: bool = False) -> tfd.Distribution:
         """The distribution over z [dimensions]."""
         raise NotImplementedError
+
+
+class Likelihood(keras.layers.Layer):
+    """p(x|.) of images [H, W, C], from what the lowest decoder gives, [..., H, W, numbers]."""
+
+    def distribution(self, outputs: tf.Tensor) -> tfd.Distribution:
+        """The distribution over images, for a decoder's numbers [..., H, W, numbers]."""
+        raise NotImplementedError
+
+    def image(self, distribution: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
+        """What stands for images of such a distribution, [..., H, W, C] in [0, 1]: their means.
+
+        Args:
+            distribution: made here.
+            seed: int32 [2], for a likelihood whose means cannot be had.
+        """
+        return distribution.mean()
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -247,6 +272,75 @@ class UniformPrior(Prior):
         }
 
 
+@keras.saving.register_keras_serializable("tfgen")
+class PixelwiseLikelihood(Likelihood):
+    """Pixels that are independent given the latents.
+
+    Args:
+        kind: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log scales).
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if there is no such kind.
+    """
+
+    def __init__(self, kind: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        if kind not in LIKELIHOODS:
+            raise ValueError(f"likelihood must be one of {list(LIKELIHOODS)}. Received: {kind!r}")
+        self.kind = kind
+        self.built = True
+
+    def distribution(self, outputs: tf.Tensor) -> tfd.Distribution:
+        """See `Likelihood`."""
+        return LIKELIHOODS[self.kind](outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`."""
+        return {**super().get_config(), "kind": self.kind}
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class PixelCNNLikelihood(Likelihood):
+    """A PixelCNN given what the decoder gives for each pixel (PixelVAE, Gulrajani et al. 2017).
+
+    Its images are draws, as means cannot be had.
+
+    Args:
+        network: takes a condition.
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if it does not.
+    """
+
+    def __init__(self, network: PixelCNNNetwork, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not network.context:
+            raise ValueError("a likelihood's PixelCNN needs a condition. Received: context=0")
+        self.network = network
+        self.built = True
+
+    def distribution(self, outputs: tf.Tensor) -> tfd.Distribution:
+        """See `Likelihood`."""
+        return distributions.Autoregressive(self.network, tf.cast(outputs, tf.float32))
+
+    def image(self, distribution: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
+        """Draws, see `Likelihood`."""
+        return distribution.sample(seed=seed)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, the network included."""
+        network = keras.saving.serialize_keras_object(self.network)
+        return {**super().get_config(), "network": network}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PixelCNNLikelihood":
+        """The layer that `get_config` describes."""
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**{**config, "network": network})
+
+
 def posterior(hparams: Any, layer: int) -> Posterior:
     """The posterior of a layer, counted from the bottom, by the flags of `vae.HParams`."""
     latents = hparams.latent_dims[layer]
@@ -289,6 +383,32 @@ def prior(hparams: Any) -> Prior:
             name="prior_flow",
         )
     )
+
+
+def pixel_numbers(hparams: Any, channels: int) -> int:
+    """How many numbers the likelihood by the flags of `vae.HParams` is given for each pixel."""
+    if hparams.likelihood == "pixelcnn":
+        return hparams.pixelcnn_context
+    return channels if hparams.likelihood == "bernoulli" else 2 * channels
+
+
+def likelihood(hparams: Any, image_shape: Sequence[int]) -> Likelihood:
+    """The likelihood by the flags of `vae.HParams`."""
+    if hparams.likelihood != "pixelcnn":
+        return PixelwiseLikelihood(hparams.likelihood)
+    network = PixelCNNNetwork(
+        image_shape,
+        levels=2 if hparams.image_range == "binary" else 256,
+        layers=hparams.pixelcnn_layers,
+        filters=hparams.pixelcnn_filters,
+        head_filters=hparams.pixelcnn_filters,
+        kernel_size=hparams.pixelcnn_kernel,
+        first_kernel_size=hparams.pixelcnn_kernel,
+        context=hparams.pixelcnn_context,
+        seed=hparams.seed + 400,
+        name="likelihood_network",
+    )
+    return PixelCNNLikelihood(network)
 
 
 def _by_variable(outputs: tf.Tensor, categories: int) -> tf.Tensor:

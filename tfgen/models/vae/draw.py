@@ -72,6 +72,11 @@ class HParams(vae.HParams):
                 "vae.draw has Gaussian posteriors: use --system=vae.vae for others. "
                 f"Received: --posterior={self.posterior}"
             )
+        if self.likelihood == "pixelcnn":
+            raise ValueError(
+                "vae.draw looks at the error of its canvas, a mean of pixels: a PixelCNN has none. "
+                "Received: --likelihood=pixelcnn"
+            )
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -345,7 +350,7 @@ class DRAW(vae.VAE):
         return vae.Inference([z], [posterior], [posterior.log_prob(z)], observation)
 
     def _likelihood(self, canvas: tf.Tensor) -> tfd.Distribution:
-        return vae.LIKELIHOODS[self.likelihood](canvas)
+        return self.likelihood.distribution(canvas)
 
     def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         """Means of the q of all glimpses, each given one sample of those before: [B, T latents]."""

@@ -12,7 +12,8 @@ With several stochastic layers z = (h_1, ..., h_L), h_L at the top:
 
 Each factor is a slot: q(h_i|.) is a diagonal Gaussian, an inverse autoregressive flow from one, or
 categorical variables, relaxed in training (`posterior`); p(h_L) is the standard Gaussian, a masked
-autoregressive flow from it (`prior`), or uniform over the categories.
+autoregressive flow from it (`prior`), or uniform over the categories; p(x|h_1) has independent
+pixels, or a PixelCNN is given h_1 by the decoder (`likelihood`).
 
 The estimate uses k reparameterised samples per image; `analytic_kl` takes the KL of the top layer
 in closed form (which for one layer is the whole KL term), else everything is sampled: the mean of
@@ -26,7 +27,7 @@ Y. Burda et al. ICLR 2016. Free bits: D. P. Kingma et al. NeurIPS 2016, eq. 15.
 Differs from the paper:
   * Two hidden tanh layers of 200 and 50 latents, Glorot weights and Adam as in Burda et al.,
     where the paper has one of 500, N(0, 0.01) weights and Adagrad.
-  * The likelihood may also be a discretised logistic.
+  * The likelihood may also be a discretised logistic, or a PixelCNN.
 """
 
 import dataclasses
@@ -42,18 +43,20 @@ from tfgen import distributions, hparams, stateless
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
 from tfgen.models.vae import _slots
-from tfgen.models.vae._slots import GaussianPosterior, Posterior, Prior, StandardPrior
+from tfgen.models.vae._slots import (
+    GaussianPosterior,
+    Likelihood,
+    PixelwiseLikelihood,
+    Posterior,
+    Prior,
+    StandardPrior,
+)
 from tfgen.networks.mlp import mlp
 from tfgen.training import optimizers, schedules, strategies
 from tfgen.training.model import GenerativeModel
 
-LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
-    "bernoulli": distributions.bernoulli,
-    "gaussian": distributions.gaussian,
-    "discretized_logistic": distributions.discretized_logistic,
-}
-
-
+LIKELIHOODS = _slots.LIKELIHOODS
+_PIXELS = 20  # Salt of the draws of pixels.
 PosteriorName = Literal["gaussian", "iaf", "categorical"]
 
 
@@ -66,10 +69,14 @@ class HParams(hparams.HParams):
     # Hidden widths of both networks at each stochastic layer, bottom first: two layers each.
     hidden_units: tuple[int, ...] = (200,)
     analytic_kl: bool = True  # Closed form of the top layer's KL instead of its sampled value.
-    # Distribution of pixels given latents.
-    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"] = "bernoulli"
-    # How grey values become {0, 1} for a Bernoulli likelihood: a fresh draw at each use, one draw
-    # for ever, a threshold at 1/2, or not at all.
+    # Distribution of pixels given latents: independent ones, or a PixelCNN.
+    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic", "pixelcnn"] = "bernoulli"
+    pixelcnn_layers: int = 4  # Layers of a PixelCNN likelihood after its first one.
+    pixelcnn_filters: int = 32  # Their channels.
+    pixelcnn_kernel: int = 5  # Side of their kernels, odd; a small one leaves more to the latents.
+    pixelcnn_context: int = 8  # Numbers that the decoder gives to the PixelCNN for each pixel.
+    # How grey values become {0, 1} for a Bernoulli or PixelCNN likelihood: a fresh draw at each
+    # use, one draw for ever, a threshold at 1/2, or not at all.
     binarize: Literal["dynamic", "fixed", "threshold", "none"] = "dynamic"
     # Posterior of each stochastic layer: a diagonal Gaussian, an inverse autoregressive flow, or,
     # with one layer, categorical variables.
@@ -92,9 +99,15 @@ class HParams(hparams.HParams):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         "k", "latent_dims", "hidden_units", "adam_epsilon", "flow_blocks", "flow_hidden_units",
-        "flow_context", "temperature_min",
+        "flow_context", "temperature_min", "pixelcnn_layers", "pixelcnn_filters",
+        "pixelcnn_context",
     )  # fmt: skip
-    NOT_NEGATIVE = ("kl_weight", "kl_warmup_steps", "free_bits", "temperature_rate")
+    NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
+        "kl_weight",
+        "kl_warmup_steps",
+        "free_bits",
+        "temperature_rate",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,6 +117,7 @@ class HParams(hparams.HParams):
                 f"Received: --latent_dims={self.latent_dims} --hidden_units={self.hidden_units}"
             )
         self.check("categories", lambda v: v >= 2, "2 or more")
+        self.check("pixelcnn_kernel", lambda v: v >= 3 and v % 2, "odd and 3 or more")
         if self.posterior == "categorical":
             if len(self.latent_dims) > 1 or self.latent_dims[0] % self.categories:
                 raise ValueError(
@@ -124,8 +138,9 @@ class HParams(hparams.HParams):
 
     @property
     def image_range(self) -> str:
-        """{0, 1} for a Bernoulli likelihood unless told otherwise, else [0, 1]."""
-        return "binary" if self.likelihood == "bernoulli" and self.binarize != "none" else "unit"
+        """{0, 1} for a Bernoulli or PixelCNN likelihood unless told otherwise, else [0, 1]."""
+        of_bits = self.likelihood in ("bernoulli", "pixelcnn")
+        return "binary" if of_bits and self.binarize != "none" else "unit"
 
     @property
     def binarization(self) -> str:
@@ -164,7 +179,7 @@ class VAE(GenerativeModel):
             first: h_L to means and log sigmas of h_{L-1}, ..., h_1 to the parameters of x.
         k: samples per image in the bound.
         likelihood: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log
-            scales, on the last axis).
+            scales, on the last axis); or a `_slots.Likelihood`.
         analytic_kl: closed form for the top layer's KL, which must be of Gaussians.
         posterior: what makes q(h_i|.) of an encoder's numbers, a `_slots.Posterior`, or a list with
             one for each layer, bottom first. None is a diagonal Gaussian for all.
@@ -190,7 +205,7 @@ class VAE(GenerativeModel):
         decoder: keras.Model | Sequence[keras.Model],
         *,
         k: int = 1,
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         analytic_kl: bool = True,
         posterior: Posterior | Sequence[Posterior] | None = None,
         prior: Prior | None = None,
@@ -204,10 +219,8 @@ class VAE(GenerativeModel):
         self.decoders = _as_list(decoder)
         if k < 1:
             raise ValueError(f"k must be more than 0. Received: k={k}")
-        if likelihood not in LIKELIHOODS:
-            raise ValueError(
-                f"likelihood must be one of {list(LIKELIHOODS)}. Received: {likelihood!r}"
-            )
+        if isinstance(likelihood, str):
+            likelihood = PixelwiseLikelihood(likelihood)
         if len(self.encoders) != len(self.decoders):
             raise ValueError(
                 "a VAE needs as many encoders as decoders, one for each stochastic layer. "
@@ -264,7 +277,7 @@ class VAE(GenerativeModel):
             "encoder": [serialize(n) for n in self.encoders],
             "decoder": [serialize(n) for n in self.decoders],
             "k": self.k,
-            "likelihood": self.likelihood,
+            "likelihood": getattr(self.likelihood, "kind", None) or serialize(self.likelihood),
             "analytic_kl": self.analytic_kl,
             "posterior": [serialize(p) for p in self.posteriors],
             "prior": serialize(self.prior),
@@ -282,6 +295,8 @@ class VAE(GenerativeModel):
         for key in ("encoder", "decoder", "posterior"):
             config[key] = [deserialize(part) for part in config[key]]
         config["prior"] = deserialize(config["prior"])
+        if not isinstance(config["likelihood"], str):
+            config["likelihood"] = deserialize(config["likelihood"])
         return cls(**config)
 
     def adapt(self, batches: tf.data.Dataset) -> None:
@@ -290,7 +305,7 @@ class VAE(GenerativeModel):
         Only for a Bernoulli likelihood whose decoder ends in a `Dense` layer (Burda et al.).
         """
         layers = [w for w in self.decoders[-1].weights if w.path.endswith("bias")]
-        if self.likelihood != "bernoulli" or not layers:
+        if getattr(self.likelihood, "kind", None) != "bernoulli" or not layers:
             return
         total, count = 0.0, 0
         for batch in batches:
@@ -315,7 +330,7 @@ class VAE(GenerativeModel):
 
     def observation(self, latent: tf.Tensor, training: bool = False) -> tfd.Distribution:
         """p(x | h_1): a distribution over images, given the bottom latents [..., d]."""
-        return LIKELIHOODS[self.likelihood](_apply(self.decoders[-1], latent, training))
+        return self.likelihood.distribution(_apply(self.decoders[-1], latent, training))
 
     def observed(self, inference: Inference, training: bool = False) -> tfd.Distribution:
         """p(x|h_1) of an inference, over images [k, B, H, W, C]."""
@@ -449,7 +464,8 @@ class VAE(GenerativeModel):
     def decode(self, latent: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Means of p(x|z): top latents [B, d] -> images [B, H, W, C] in [0, 1].
 
-        The layers between are sampled with `seed`, or are their means without one.
+        The layers between are sampled with `seed`, or are their means without one. With a PixelCNN
+        likelihood it is draws from p(x|z).
         """
         for layer in reversed(range(len(self.decoders) - 1)):
             between = self.conditional_prior(layer, latent)
@@ -458,10 +474,13 @@ class VAE(GenerativeModel):
             else:
                 seed, here = tf.unstack(stateless.split(seed, 2))
                 latent = between.sample(seed=here)
-        return self.observation(latent).mean()
+        return self._image(self.observation(latent), _seed(0) if seed is None else seed)
+
+    def _image(self, observation: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
+        return self.likelihood.image(observation, stateless.fold_in(seed, _PIXELS))
 
     def sample(self, num: int | tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
-        """Draws `num` images from the model: means of p(x|z), z ~ p(z).
+        """Draws `num` images from the model: means of p(x|z), see `decode`, z ~ p(z).
 
         Args:
             num: how many.
@@ -475,7 +494,7 @@ class VAE(GenerativeModel):
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
         """Means of p(x|z) for z ~ q(z|x): images [B, H, W, C] -> [B, H, W, C] in [0, 1]."""
-        return self.observed(self.infer(image, 1, _seed(seed))).mean()[0]
+        return self._image(self.observed(self.infer(image, 1, _seed(seed))), _seed(seed))[0]
 
     def interpolate(self, start: tf.Tensor, end: tf.Tensor, steps: int) -> tf.Tensor:
         """Decodes lines between the codes of images: [B, H, W, C] twice -> [B, steps, H, W, C]."""
@@ -557,7 +576,6 @@ def networks(
     Each encoder gives so many `numbers`; by default a diagonal Gaussian's.
     """
     numbers = numbers or [2 * latents for latents in hparams.latent_dims]
-    outputs = 1 if hparams.likelihood == "bernoulli" else 2
     *rest, channels = image_shape
     seed = hparams.seed
     encoders: list[keras.Model] = []
@@ -575,13 +593,13 @@ def networks(
                 name=f"encoder_{layer + 1}",
             )
         )
-        target = (*rest, outputs * channels) if layer == 0 else (2 * below[0],)
+        pixels = (*rest, _slots.pixel_numbers(hparams, channels))
         decoders.insert(
             0,
             mlp(
                 (latents,),
                 (width, width),
-                target,
+                (2 * below[0],) if layer else pixels,
                 seed=seed + 100 + layer,
                 name=f"decoder_{layer + 1}",
             ),
@@ -600,13 +618,13 @@ def optimizer(hparams: HParams, total_steps: int) -> keras.optimizers.Optimizer:
 
 
 def slots(hparams: HParams, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Arguments of `VAE` but for `k` and `analytic_kl`: networks, posteriors, prior, settings."""
+    """Arguments of `VAE` but for `k` and `analytic_kl`: networks, slots, settings."""
     posteriors = [_slots.posterior(hparams, i) for i in range(len(hparams.latent_dims))]
     encoders, decoders = networks(image_shape, hparams, [p.outputs for p in posteriors])
     return {
         "encoder": encoders,
         "decoder": decoders,
-        "likelihood": hparams.likelihood,
+        "likelihood": _slots.likelihood(hparams, image_shape),
         "posterior": posteriors,
         "prior": _slots.prior(hparams),
         "free_bits": hparams.free_bits,
