@@ -105,7 +105,10 @@ def reproduce(system: str, claims: types.ModuleType, options: Options) -> None:
             done[name] = _played(row, folder)
         else:
             outcome = _trained(row, folder, options)
-            done[name] = _row(row, outcome, getattr(claims, "measure", lambda _: {}))
+            found = _row(row, outcome, getattr(claims, "measure", lambda _: {}))
+            if name in done and done[name]["measures"] == found["measures"]:
+                found["environment"] = done[name]["environment"]  # where it was measured, and when
+            done[name] = found
             folders[name] = folder
         _write(system, claims, options.budget, rows, done)
     found, left_out = _write(system, claims, options.budget, rows, done)

@@ -69,7 +69,8 @@ def test_a_claim_with_a_missing_row_is_named_and_not_made() -> None:
     }
     found, left_out = reproduce.check(vae_iwae.CLAIMS, Outcomes(without, everything.rows))
     assert [c.claim for c in found] == [
-        "2 layers beat 1 at k=50 and the same epochs",
+        "2 layers beat 1 at k=50 and the same epochs, each by the step size that suits it "
+        "(1e-3, 3e-3)",
         "1 layer, k=50: at most 88 nats within two hours",
     ]
     assert {left["claim"]: left["missing"] for left in left_out} == {
@@ -193,6 +194,13 @@ def test_rows_accumulate(bench, capsys) -> None:
     assert [c["holds"] for c in second["claims"]] == [True, True, True]
     assert second["seeds"] == [0, 1, 4]
     assert second["not_measured"] == []
+
+
+def test_a_finished_row_keeps_where_it_was_measured(bench) -> None:
+    bench.call(only="b")
+    again = bench.call(only="b")
+    assert bench.made == ["b", "b"]
+    assert again["runs"][0]["environment"] == {"date": "day 1"}
 
 
 def test_rows_are_written_as_they_are_measured(bench, monkeypatch) -> None:
