@@ -145,7 +145,7 @@ def _save_random(model: "GenerativeModel", num: int, seed: int, out: pathlib.Pat
 def _save_pictures(
     model: "GenerativeModel", batch: dict[str, np.ndarray], seed: int, out: pathlib.Path
 ) -> None:
-    """Writes each of the model's pictures of a batch; one that would be empty is left out."""
+    """Writes the pictures and animations of a batch; a picture that would be empty is left out."""
     import tensorflow as tf
 
     from tfgen.metrics import pictures

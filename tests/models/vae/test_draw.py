@@ -152,14 +152,15 @@ def test_with_xla_and_other_likelihoods_and_priors() -> None:
 def test_it_learns(attention) -> None:
     from sklearn.datasets import load_digits
 
-    images = (load_digits().images[..., None] > 8).astype(np.float32)
-    model = _make(attention=attention, hidden_units=(48,))
+    keras.utils.set_random_seed(0)  # of the order of the images
+    images = (load_digits().images[..., None] > 8).astype(np.float32)[:1000]
+    model = _make(attention=attention, hidden_units=(48,), kl_warmup_steps=300)
     model.adapt(tf.data.Dataset.from_tensors({"image": images}))
     model.compile(keras.optimizers.Adam(5e-3), steps_per_execution=10)
-    model.fit(images, batch_size=100, epochs=60, verbose=0)
+    model.fit(images, batch_size=50, epochs=30, verbose=0)
     mean = np.clip(images.mean(0), 1e-3, 1 - 1e-3)
     mean_image = (images * np.log(mean) + (1 - images) * np.log(1 - mean)).sum((1, 2, 3)).mean()
-    assert float(tf.reduce_mean(model.log_prob(images[:500], 0))) > mean_image + 1.0
+    assert float(tf.reduce_mean(model.log_prob(images, 0, 20))) > mean_image + 2.0
 
 
 def test_animations_of_a_run_and_of_its_samples(tmp_path, digits_dir) -> None:
