@@ -59,7 +59,7 @@ class TestRoundTrip:
         loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
         same(model, loaded)
         for name, value in {**ARGUMENTS[cls], "name": "mine"}.items():
-            assert getattr(loaded, name) == value
+            assert loaded.get_config()[name] == value
         image = tiny_run.images(2)
         np.testing.assert_array_equal(model.sample(5, 1), loaded.sample(5, 1))
         np.testing.assert_array_equal(model.log_prob(image, 1, k=3), loaded.log_prob(image, 1, k=3))

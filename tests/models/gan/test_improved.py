@@ -145,8 +145,6 @@ def test_weight_norm_starts_by_the_data() -> None:
     logits = model.class_logits(examples()["image"], training=False)
     np.testing.assert_allclose(np.mean(logits, 0), np.zeros(CLASSES), atol=1e-5)
     np.testing.assert_allclose(np.std(logits, 0), np.ones(CLASSES), atol=1e-4)
-    for average, variable in zip(model.averages, model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(average.numpy(), variable.numpy())
 
 
 def test_widths_noise_and_weights_that_are_trained() -> None:
