@@ -24,8 +24,7 @@ class LabelledMLP(keras.layers.Layer):
         num_classes: of the labels.
         units: width of each hidden layer.
         output_shape: of one output.
-        stddev: of the initial weights; biases begin as 0.
-        seed: int, of the initial weights.
+        seed: int, of the initial weights (Glorot's); biases begin as 0.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
@@ -38,7 +37,6 @@ class LabelledMLP(keras.layers.Layer):
         num_classes: int,
         units: Sequence[int],
         output_shape: Sequence[int],
-        stddev: float = 1e-3,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -47,7 +45,7 @@ class LabelledMLP(keras.layers.Layer):
             raise ValueError(f"units need one hidden layer at least. Received: {units}")
         self.event_shape, self.shape_out = tuple(event_shape), tuple(output_shape)
         self.num_classes, self.units = num_classes, tuple(units)
-        self.stddev, self.seed = stddev, seed
+        self.seed = seed
         self.size_in = math.prod(self.event_shape)
         sizes = [self.size_in, *self.units, math.prod(self.shape_out)]
         self.dense = [self._dense(i, *pair) for i, pair in enumerate(itertools.pairwise(sizes))]
@@ -55,7 +53,7 @@ class LabelledMLP(keras.layers.Layer):
         self.built = True
 
     def _dense(self, index: int, size: int, units: int, **kwargs: Any) -> keras.layers.Dense:
-        init = keras.initializers.RandomNormal(stddev=self.stddev, seed=self.seed * 1000 + index)
+        init = keras.initializers.GlorotUniform(seed=self.seed * 1000 + index)
         layer = keras.layers.Dense(
             units, kernel_initializer=init, dtype=self.dtype_policy, **kwargs
         )
@@ -80,6 +78,5 @@ class LabelledMLP(keras.layers.Layer):
             "num_classes": self.num_classes,
             "units": self.units,
             "output_shape": self.shape_out,
-            "stddev": self.stddev,
             "seed": self.seed,
         }

@@ -26,8 +26,8 @@ figures), table 1. The prior of the weights (of all but biases), the threshold o
 and M2's 300 hidden units at 100 labels upon M1 are those of the authors' code.
 
 Differs from the paper:
-  * M1 begins with Glorot weights. By the paper's, N(0, 0.001^2), which all else begins with, its
-    two hidden layers stayed, on the digits, where the latents tell nothing.
+  * Glorot weights, where the paper draws them from N(0, 0.001^2): by these M1, with its two hidden
+    layers, stayed where its latents tell nothing.
   * One run trains M1 in its first stage (`m1_part`) and what is upon it in the second.
   * M1's classifier is the network q(y|z1), where the paper has a transductive SVM.
   * Every step takes as many labelled images as others (all, if they are fewer), where the paper
@@ -36,9 +36,8 @@ Differs from the paper:
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -59,7 +58,6 @@ from tfgen.training.model import GenerativeModel
 _ALIVE = 0.1  # Standard deviation of a mean of z1 over images, above which M2 sees it.
 _MOMENTUM = 0.99  # Of the moments that tell it.
 _CHOICE, _LABELLED, _OTHERS, _M1 = range(4)  # Salts of a step's draws.
-_STDDEV = 1e-3  # Of the initial weights.
 _SHOWN = (2, 3, 4)  # Classes whose styles are drawn (the paper's figure 1a).
 
 
@@ -514,17 +512,16 @@ def _m1(image_shape: tuple[int, ...], hparams: HParams) -> vae.VAE:
         "decoder": ((hparams.m1_latent_dim,), (*rest, numbers * channels)),
     }
     networks = [
-        mlp(
-            below,
-            hparams.m1_hidden_units,
-            above,
-            activation="softplus",
-            seed=hparams.seed + 20 + i,
-            name=f"m1_{name}",
-        )
+        _mlp(below, hparams.m1_hidden_units, above, hparams.seed + 20 + i, f"m1_{name}")
         for i, (name, (below, above)) in enumerate(sizes.items())
     ]
     return vae.VAE(*networks, likelihood=hparams.likelihood)
+
+
+def _mlp(
+    below: Sequence[int], units: Sequence[int], above: Sequence[int], seed: int, name: str
+) -> keras.Sequential:
+    return mlp(below, units, above, activation="softplus", seed=seed, name=name)
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
@@ -548,21 +545,11 @@ def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
     total = hparams.total_steps(data_spec.train_size)
     m1_steps = 0 if m1 is None else min(max(1, round(hparams.m1_part * total)), total - 1)
     units, seed = hparams.hidden_units, hparams.seed
-    latents = (hparams.latent_dim,)
-    small = functools.partial(keras.initializers.RandomNormal, stddev=_STDDEV)
-    upper = functools.partial(LabelledMLP, num_classes=classes, units=units, stddev=_STDDEV)
+    arguments: dict[str, Any] = {"num_classes": classes, "units": units}
     model = SemiSupervisedVAE(
-        mlp(
-            x_shape,
-            units,
-            (classes,),
-            activation="softplus",
-            initializer=small,
-            seed=seed,
-            name="classifier",
-        ),
-        upper(x_shape, output_shape=(2 * hparams.latent_dim,), seed=seed + 10, name="encoder"),
-        upper(latents, output_shape=parameters, seed=seed + 11, name="decoder"),
+        _mlp(x_shape, units, (classes,), seed, "classifier"),
+        LabelledMLP(x_shape, output_shape=(2 * hparams.latent_dim,), seed=seed + 10, **arguments),
+        LabelledMLP((hparams.latent_dim,), output_shape=parameters, seed=seed + 11, **arguments),
         num_examples=data_spec.train_size,
         m1=m1,
         m1_steps=m1_steps,
