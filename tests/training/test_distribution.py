@@ -102,6 +102,25 @@ def test_float16_under_replicas():
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 50.0, "ema_decay": 0.9}])
+@pytest.mark.parametrize("where", [0, -1])
+def test_an_overflow_on_any_replica_skips_the_step_on_all(options, where):
+    keras.config.set_dtype_policy("mixed_float16")
+    strategy, data = replicas(2), line_data(8)
+    model = make(Line, strategy, optimizer=lambda: keras.optimizers.SGD(0.05), **options)
+    (optimizer,) = model.optimizers.values()
+    optimizer.build(model.trainable_variables)
+    before, scale = values(model.trainable_variables), float(optimizer.dynamic_scale.value)
+    averages = values(model.averages)
+    data["x"][where] = 1e4  # its square is no float16
+    run_steps(model, strategy, data, 8, 1)
+    for old, new in zip(before, values(model.trainable_variables), strict=True):
+        np.testing.assert_array_equal(old, new)
+    for old, new in zip(averages, values(model.averages), strict=True):
+        np.testing.assert_allclose(old, new, rtol=1e-6)
+    assert float(optimizer.dynamic_scale.value) == scale / 2
+
+
 def test_noise_differs_between_replicas():
     strategy = replicas(2)
     model = make(Line, strategy, seed=5)

@@ -324,11 +324,13 @@ class GenerativeModel(keras.Model):
         optimizer = self.optimizers[player]
         replicas = self.distribute_strategy.num_replicas_in_sync
         scale = tf.constant(1.0 / replicas)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled:
             scale = optimizer.scale_loss(scale)
         grads = gradients(scale)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        if inner.global_clipnorm is not None and replicas > 1:
+        # What is clipped, or searched for an overflow on one replica, is the sum over replicas.
+        if replicas > 1 and (scaled or inner.global_clipnorm is not None):
             replica = tf.distribute.get_replica_context()
             grads = [g / replicas for g in replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
         variables = self.players()[player]
