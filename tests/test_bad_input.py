@@ -30,7 +30,8 @@ def fails(tmp_path, digits_dir, capsys):
         assert commands.execute(train.main, ["train", *here, *flags]) == status
         error = capsys.readouterr().err
         lines = [x for x in error.splitlines() if not x.startswith(("WARNING", "Generating", "I0"))]
-        line = lines[-1]
+        assert len(lines) == 1, error
+        (line,) = lines
         assert line.startswith("FATAL: ")
         assert "Traceback" not in error
         assert re.search(match, line), line
@@ -110,6 +111,21 @@ def test_a_run_directory_of_other_flags(fails, tmp_path, digits_dir):
         assert shown in line
     assert "--epochs" not in line
     assert sorted(p.name for p in path.rglob("*")) == before
+
+
+def test_other_data_than_the_run_began_with(fails, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    image = np.random.default_rng(0).integers(0, 256, (24, 8, 8), np.uint8)
+    for i in range(20):
+        Image.fromarray(image[i]).save(folder / f"{i:02d}.png")
+    flags = (*TINY, "--batch_size=4", "--binarize=none", f"--data=folder:{folder}")
+    assert runs.train_here(tmp_path / "run", *flags) == 0
+    before = (tmp_path / "run" / "data.json").read_text()
+    for i in range(20, 24):
+        Image.fromarray(image[i]).save(folder / f"{i:02d}.png")
+    fails(r"train_size \d+ \(there\), \d+ \(now\).* restore the data", *flags)
+    assert (tmp_path / "run" / "data.json").read_text() == before
 
 
 def test_a_run_that_never_began_takes_other_flags(fails, tmp_path, digits_dir):

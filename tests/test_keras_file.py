@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tests import tiny_run
+from tests.training import runs
+from tfgen import commands, run
 from tfgen.models.vae import iwae, vae
 
 LAYERS = {
@@ -116,3 +118,16 @@ def test_networks_of_the_user(tmp_path):
     assert len(loaded.non_trainable_variables) == 2
     moved = loaded.encoders[0].get_layer("normal").moving_mean
     assert np.abs(moved).max() > 0
+
+
+def test_a_run_in_mixed_precision_leaves_a_file_in_float32(tmp_path, digits_dir):
+    flags = (
+        "--system=vae.vae", "--latent_dims=2", "--hidden_units=4", "--steps=2",
+        "--precision=mixed_bfloat16", f"--data_dir={digits_dir}",
+    )  # fmt: skip
+    assert runs.train_here(tmp_path / "run", *flags) == 0
+    run_dir = run.RunDir(tmp_path / "run")
+    loaded = keras.saving.load_model(run_dir.keras, safe_mode=True)
+    model = commands.load_run(run_dir)[-1]
+    assert loaded.encoders[0].dtype_policy.name == "float32"
+    np.testing.assert_array_equal(loaded.sample(4, 1), model.sample(4, 1))

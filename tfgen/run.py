@@ -71,7 +71,7 @@ class RunDir:
             if not self.flags.exists():
                 write_text(self.flags, flagfile)
             elif changed := self._other_flags(flagfile, defaults):
-                if any(not p.name.startswith(_TEMPORARY) for p in self.checkpoints.iterdir()):
+                if self._has_checkpoint():
                     raise UserError(
                         f"run directory {self.path} belongs to a run with other flags: "
                         f"{', '.join(changed)}. Choose another --run_dir, or give the same flags "
@@ -90,6 +90,30 @@ class RunDir:
         changed += [f"{line} (now)" for line in new if line not in old]
         return changed
 
+    def keep_data(self, spec: str) -> None:
+        """Writes what the data is, in JSON; a run that has a checkpoint goes on with the same.
+
+        Raises:
+            UserError: if it is other data than before (the difference is shown), or the file
+                cannot be written.
+        """
+        if self.data.exists() and self._has_checkpoint():
+            old, new = json.loads(self.data.read_text(encoding="utf-8")), json.loads(spec)
+            changed = [
+                f"{key} {old.get(key)} (there), {new.get(key)} (now)"
+                for key in sorted({*old, *new})
+                if old.get(key) != new.get(key)
+            ]
+            if changed:
+                raise UserError(
+                    f"the data is not that which the run in {self.path} began with: "
+                    f"{'; '.join(changed)}. Choose another --run_dir, or restore the data"
+                )
+        write_text(self.data, spec)
+
+    def _has_checkpoint(self) -> bool:
+        return any(not p.name.startswith(_TEMPORARY) for p in self.checkpoints.iterdir())
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other processes from training in this directory at the same time.
@@ -97,19 +121,21 @@ class RunDir:
         Raises:
             UserError: if one does already.
         """
-        with writing(self.path), open(self.path / ".lock", "w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"run directory {self.path} is in use by another process; "
-                    "wait for it or choose another --run_dir"
-                ) from error
-            # What a killed process left half-written; only who holds the lock writes these.
-            for half in self.checkpoints.glob(f"{_TEMPORARY}*"):
-                half.unlink()
-            for half in self.path.glob(f"{_TEMPORARY}*-{self.keras.name}"):
-                half.unlink()
+        with contextlib.ExitStack() as stack:
+            with writing(self.path):
+                file = stack.enter_context(open(self.path / ".lock", "w", encoding="utf-8"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise UserError(
+                        f"run directory {self.path} is in use by another process; "
+                        "wait for it or choose another --run_dir"
+                    ) from error
+                # What a killed process left half-written; only who holds the lock writes these.
+                for half in self.checkpoints.glob(f"{_TEMPORARY}*"):
+                    half.unlink()
+                for half in self.path.glob(f"{_TEMPORARY}*-{self.keras.name}"):
+                    half.unlink()
             yield
 
     def require(self) -> None:

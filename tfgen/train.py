@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     chief = loop.is_chief(strategy)
     with run_dir.lock() if chief else contextlib.nullcontext():
         if chief:
-            run.write_text(run_dir.data, data.spec.to_json())
+            run_dir.keep_data(data.spec.to_json())
             run.write_arrays(run_dir.batch, next(iter(data.batches("validation", 64, limit=64))))
         progress = _Progress(begun)
         try:
@@ -114,8 +114,9 @@ def main(argv: Sequence[str]) -> int:
             print(f"{stop}; the same command resumes", file=sys.stderr)
             return 128 + stop.signum
         if chief:
-            with model.averaged_weights(), run.atomic_path(run_dir.keras) as path:
-                model.save(path)
+            *_, trained = commands.load_run(run_dir)  # in float32, whatever it was trained in
+            with run.atomic_path(run_dir.keras) as path:
+                trained.save(path)
     step = int(tf.cast(model.step, tf.int64))
     print(f"{run_dir.path}: step {step}, {seconds / 60:.1f} minutes of training")
     return 0
