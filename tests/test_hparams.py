@@ -342,6 +342,8 @@ def test_list(capsys, monkeypatch):
 def test_a_value_called_list_or_help_is_a_value(example):
     assert example("--text", "list").text == "list"
     assert not hparams.asks("list", "list")
+    assert hparams.asks("--help=true", "help")
+    assert not hparams.asks("--help=false", "help")
     assert hparams.asks("-list", "list")
 
 

@@ -418,8 +418,9 @@ def _one_line(error: Exception) -> str:
 
 
 def asks(arg: str, *names: str) -> bool:
-    """Whether an argument is one of these flags without a value, e.g. --help."""
-    return arg.startswith("-") and arg.lstrip("-") in names
+    """Whether an argument is one of these flags and true, e.g. --help or --help=true."""
+    name, _, value = arg.lstrip("-").partition("=")
+    return arg.startswith("-") and name in names and value.lower() in ("", "1", "t", "true")
 
 
 def help_text(argv: Sequence[str], options: type, doc: str | None) -> str:
