@@ -1,7 +1,7 @@
 """What Gregor et al. 2015 claim of DRAW, measured.
 
-Paper, table 2, MNIST, 64 glimpses, bound in nats: 80.97, without attention 87.40. A public re-run
-without attention for few glimpses: 134.5 by 1, 105.0 by 5. Attention is for images much larger than
+Paper, MNIST, 64 glimpses, bound in nats: 80.97, without attention 87.40. A public re-run with few
+glimpses: 134.5 by 1, 105.0 by 5. Attention is for images much larger than
 what is on them: digits placed anywhere on a canvas; on centred ones it is a restraint.
 """
 

@@ -447,6 +447,37 @@ def test_it_learns_classes_from_few_labels() -> None:
     assert errors["m2"] < 0.5 * errors["supervised"]
 
 
+def noisy_templates(count: int) -> dict[str, np.ndarray]:
+    """Three classes, each a binary template of which a fifth of the pixels are flipped."""
+    random = np.random.RandomState(1)
+    label = np.int32(np.arange(count) % CLASSES)
+    templates = random.rand(CLASSES, 4, 4, 1) < 0.5
+    image = templates[label] ^ (random.rand(count, 4, 4, 1) < 0.2)
+    return {"image": image.astype(np.float32), "label": label}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_unlabelled_images_help(seed) -> None:
+    data = noisy_templates(600)
+    errors = {}
+    for stack in ("supervised", "m2"):
+        hparams = flags(
+            stack=stack, alpha=1.0, latent_dim=1, hidden_units=(32,), batch_size=60, seed=seed
+        )
+        model = semi_supervised.build(hparams, spec(size=600))
+        dataset = tf.data.Dataset.from_tensor_slices(data).batch(60)
+        model.adapt(dataset)
+        model.run_steps(iter(dataset.repeat()), 400)
+        logs = model.evaluate(dataset, verbose=0, return_dict=True)
+        assert logs["elbo"] == pytest.approx(logs["likelihood"] - logs["kl"], rel=1e-5)
+        predicted = model.classify(data["image"]).numpy().argmax(1)
+        assert logs["error"] == pytest.approx(np.mean(predicted != data["label"]), abs=1e-6)
+        errors[stack] = logs["error"]
+    # Over six seeds: 0.17 to 0.34 by the labelled ones alone, 0.08 to 0.10 by M2.
+    assert errors["m2"] < 0.12
+    assert errors["supervised"] > 0.15
+
+
 @pytest.mark.parametrize("stack", ["m2", "m1+m2"])
 def test_analogies_keep_the_style_and_change_the_class(stack) -> None:
     model, image = ready(stack=stack, latent_dim=2), one_batch()["image"]

@@ -59,7 +59,13 @@ class Prior(keras.layers.Layer):
 
 
 class Likelihood(keras.layers.Layer):
-    """p(x|.) of images [H, W, C], from what the lowest decoder gives, [..., H, W, numbers]."""
+    """p(x|.) of images [H, W, C], from what the lowest decoder gives, [..., H, W, numbers].
+
+    Attributes:
+        kind: its name among `LIKELIHOODS`; None for another.
+    """
+
+    kind: str | None = None
 
     def distribution(self, outputs: tf.Tensor) -> tfd.Distribution:
         """The distribution over images, for a decoder's numbers [..., H, W, numbers]."""
@@ -283,6 +289,8 @@ class PixelwiseLikelihood(Likelihood):
     Raises:
         ValueError: if there is no such kind.
     """
+
+    kind: str
 
     def __init__(self, kind: str, **kwargs: Any):
         super().__init__(**kwargs)

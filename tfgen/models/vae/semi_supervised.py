@@ -12,7 +12,7 @@ Objective, minimised, N_l of the N training images being labelled (sum over even
         + precision / (2 N) ||W||^2
 
 which is the paper's J^alpha with alpha 0.1 N, divided by N: at 100 labels of 50,000 images the last
-expectation counts 50 times for each labelled image. Only U and alpha's term train the classifier.
+expectation counts 50 times for each labelled image. Of the bounds only U trains the classifier.
 
 M1 is a VAE, and its classifier is given the latents z1 ~ q(z1|x). M1+M2 puts M2 upon them: M2's x
 is z1, drawn anew at every step, and p(z1|y,z2) a Gaussian. Dimensions of z1 that M1 does not use,
@@ -321,7 +321,7 @@ class SemiSupervisedVAE(GenerativeModel):
             tf.unstack(stateless.split(seed, 2)) for seed in seeds
         )
         images, labels = self.labelled.draw(tf.shape(image)[0], self.noise_seed(_CHOICE))
-        x = self.draw_x(images, x_of_labelled)
+        x, others = self.draw_x(images, x_of_labelled), self.draw_x(image, x_of_others)
         with tf.GradientTape() as tape:
             one_hot = tf.one_hot(labels, self.num_classes)
             labelled = tf.reduce_mean(self.labelled_bound(x, one_hot, z_of_labelled))
@@ -332,7 +332,6 @@ class SemiSupervisedVAE(GenerativeModel):
             loss = self.alpha * supervised - self.labelled_share * labelled + self._prior("m2")
             logs = {"labelled_bound": labelled, "supervised_loss": supervised}
             if self.unlabelled:
-                others = self.draw_x(image, x_of_others)
                 bound = tf.reduce_mean(self.unlabelled_bound(others, z_of_others, training=True))
                 loss -= (1.0 - self.labelled_share) * bound
                 logs["unlabelled_bound"] = bound
@@ -378,8 +377,9 @@ class SemiSupervisedVAE(GenerativeModel):
         """Terms of k fresh draws of y, z and, with an M1, z1, in nats, float32 [k, B] each.
 
         Returns:
-            "log_weight": log p(x, y, z) - log q(y|x) - log q(z|x,y) = likelihood - kl, whose mean
-            is -U(x); "likelihood": log p(x|y,z), or log p(x|z1) with an M1; "kl": the rest.
+            "log_weight": log p(x, y, z) - log q(y|x) - log q(z|x,y) = likelihood - kl, whose
+            mean is -U(x) without an M1; "likelihood": log p(x|y,z), or log p(x|z1) with an M1;
+            "kl": the rest.
         """
         of_pixels, of_z1, of_y, of_z = tf.unstack(stateless.split(seed, 4))
         x = image = self._pixels(image, of_pixels)

@@ -277,7 +277,7 @@ class VAE(GenerativeModel):
             "encoder": [serialize(n) for n in self.encoders],
             "decoder": [serialize(n) for n in self.decoders],
             "k": self.k,
-            "likelihood": getattr(self.likelihood, "kind", None) or serialize(self.likelihood),
+            "likelihood": self.likelihood.kind or serialize(self.likelihood),
             "analytic_kl": self.analytic_kl,
             "posterior": [serialize(p) for p in self.posteriors],
             "prior": serialize(self.prior),
@@ -305,7 +305,7 @@ class VAE(GenerativeModel):
         Only for a Bernoulli likelihood whose decoder ends in a `Dense` layer (Burda et al.).
         """
         layers = [w for w in self.decoders[-1].weights if w.path.endswith("bias")]
-        if getattr(self.likelihood, "kind", None) != "bernoulli" or not layers:
+        if self.likelihood.kind != "bernoulli" or not layers:
             return
         total, count = 0.0, 0
         for batch in batches:
