@@ -192,7 +192,8 @@ def reconstruction_error(model: Any, data: Data, settings: Settings) -> dict[str
     width = 2.0 if data.spec.image_range == "symmetric" else 1.0
     batches = data.batches(settings.split, 500, seed=settings.seed, limit=settings.limit)
     for index, batch in enumerate(batches):
-        rebuilt = model.reconstruct(batch["image"], settings.seed + index)
+        seed = stateless.fold_in(tf.constant([settings.seed, 1], tf.int32), index)[0]
+        rebuilt = model.reconstruct(batch["image"], seed)
         squared = ((rebuilt - tf.cast(batch["image"], tf.float32)) / width) ** 2
         errors.append(tf.reduce_mean(squared, axis=[1, 2, 3]).numpy())
     note = f"mean over pixels, {settings.split} images"
