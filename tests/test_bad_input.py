@@ -1,5 +1,6 @@
 """What a user can get wrong: one clear line, exit status not 0, no traceback."""
 
+import errno
 import os
 import pathlib
 import re
@@ -176,6 +177,44 @@ def test_a_full_disk(fails, tmp_path, monkeypatch):
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [(errno.EPERM, "no permission to write"), (errno.EFBIG, "the file would be larger than is al")],
+)
+def test_other_causes_of_a_failed_write(fails, monkeypatch, number, cause):
+    def fail(file, **arrays):
+        raise OSError(number, "")
+
+    monkeypatch.setattr(np, "savez", fail)
+    fails(f"cannot write .*: {cause}", *TINY)
+
+
+def test_a_name_too_long(fails, tmp_path):
+    fails("cannot write .*: the name is too long", *TINY, f"--run_dir={tmp_path}/{'x' * 300}")
+
+
+def test_a_folder_in_the_way_of_a_file(fails, tmp_path):
+    (tmp_path / "run" / "flags.cfg").mkdir(parents=True)
+    fails("cannot (write|read) .*", *TINY)
+
+
+def test_no_space_for_tensorboard(tmp_path, digits_dir):
+    """A limit on the size of files, above all that is written before the events."""
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+        "from tfgen import commands, train; sys.exit(commands.execute(train.main, sys.argv))"
+    )
+    often = ("--epochs=1000", "--log_every_steps=1", "--checkpoint_every_steps=1000000")
+    flags = (*TINY, *often, f"--run_dir={tmp_path}/run", f"--data_dir={digits_dir}")
+    process = subprocess.run(
+        [sys.executable, "-c", limited, *flags], capture_output=True, text=True, timeout=300
+    )
+    assert process.returncode == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    last = process.stderr.strip().splitlines()[-1]
+    assert re.match(r"FATAL: cannot write .*(events|metrics)", last), process.stderr
+
+
 def test_all_checkpoints_damaged(fails, tmp_path, digits_dir):
     assert runs.train_here(tmp_path / "run", *TINY, f"--data_dir={digits_dir}") == 0
     for path in (tmp_path / "run" / "checkpoints").iterdir():
@@ -193,19 +232,20 @@ def test_a_loss_that_is_not_finite(fails, tmp_path):
 
 
 def test_the_last_good_checkpoint_is_named(fails, tmp_path):
-    # A warm-up so slow that the first steps are tiny, to a peak so high that it ends badly.
+    # Steps that grow by 3 each time, from small ones to a loss that is not finite.
     line = fails(
         r"at step \d+\. Last good checkpoint: step \d+ in ",
         *TINY,
         "--epochs=3",
         "--likelihood=gaussian",
-        "--learning_rate=1e30",
-        "--warmup_steps=1000000000000000",
+        "--learning_rate=3e9",
+        "--warmup_steps=1000000000",
         "--checkpoint_every_steps=1",
     )
     bad, good = re.search(r"at step (\d+).*: step (\d+) in", line).groups()
-    assert int(good) == int(bad) - 1
-    assert checkpoint.all_steps(tmp_path / "run" / "checkpoints")[-1] == int(good)
+    # The newest holds the weights whose loss was not finite; the one before gave a finite one.
+    assert checkpoint.all_steps(tmp_path / "run" / "checkpoints")[-1] == int(bad) - 1
+    assert int(good) == int(bad) - 2
 
 
 @pytest.mark.parametrize(

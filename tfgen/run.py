@@ -175,7 +175,11 @@ def writing(path: os.PathLike) -> Iterator[None]:
         causes = {
             errno.ENOSPC: "no space left on the disk",
             errno.EDQUOT: "disk quota exceeded",
+            errno.EFBIG: "the file would be larger than is allowed",
             errno.EACCES: "no permission to write",
+            errno.EPERM: "no permission to write",
+            errno.EISDIR: "a folder is in the way of a file",
+            errno.ENAMETOOLONG: "the name is too long",
             errno.EROFS: "the file system is read-only",
             errno.ENOENT: "there is no such folder and none can be made",
             errno.ENOTDIR: "a file is in the way of a folder",

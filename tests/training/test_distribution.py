@@ -386,6 +386,19 @@ def test_a_killed_worker(two_workers, tmp_path, digits_dir):
     runs.assert_same_run(two_workers / "run", tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_of_other_folders(two_workers, tmp_path, digits_dir):
+    """The second sees a finished run, the first an empty folder."""
+    flags = (*WORKER_FLAGS, f"--data_dir={digits_dir}")
+    folders = (tmp_path, two_workers / "run")
+    workers = start_workers(lambda i: ["-m", "tfgen.train", *flags, f"--run_dir={folders[i]}"])
+    for worker, step in zip(workers, (0, 276), strict=True):
+        output, _ = worker.communicate(timeout=300)
+        assert worker.returncode == 1
+        assert f"same step: this one at {step}, the mean is 138. All need" in output
+
+
 # What cannot be distributed.
 
 

@@ -4,6 +4,7 @@ Executions end at multiples of `steps_per_execution` and wherever an event is du
 are a function of the step and a resumed run has the same ones.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -98,6 +99,7 @@ def train(
     for name, value in record["means"].items():
         setattr(model.means, name, value)
     step = int(model.step.numpy())
+    _check_together(model.distribute_strategy, step)
     if chief:
         run_dir.cut_metrics(step)
     writer = tf.summary.create_file_writer(str(run_dir.events)) if chief else None
@@ -110,6 +112,12 @@ def train(
             spent = seconds + time.monotonic() - begun
             state = {"seconds": spent, "means": vars(model.means)}
             checkpoint.save(run_dir.checkpoints, model, state, keep_checkpoints)
+
+    def write_scalars(step: int, logs: dict[str, float], group: str) -> None:
+        if writer:
+            with _events(writer, step, run_dir.events):
+                for name, value in logs.items():
+                    tf.summary.scalar(f"{group}/{name}", value)
 
     warned: set[str] = set()
     with _signals() as received:
@@ -131,8 +139,8 @@ def train(
                     batches = model.batches_before(step)
                     epoch = batches / data.steps_per_epoch(hparams.batch_size)
                     run.append_jsonl(run_dir.metrics, {"step": step, "epoch": epoch, **logs})
-                    _write_scalars(writer, step, logs, "train")
-                    _write_scalars(writer, step, {"steps_per_second": rate}, "speed")
+                    write_scalars(step, logs, "train")
+                    write_scalars(step, {"steps_per_second": rate}, "speed")
             if due(intervals.validate) or due(intervals.pictures) or step == total:
                 with model.averaged_weights():
                     model.settle(lambda: data.batches("train", 1000, seed=hparams.seed))
@@ -141,7 +149,7 @@ def train(
                 if chief:
                     line = {f"validation_{k}": v for k, v in logs.items()}
                     run.append_jsonl(run_dir.metrics, {"step": step, **line})
-                    _write_scalars(writer, step, logs, "validation")
+                    write_scalars(step, logs, "validation")
             if chief and (due(intervals.pictures) or step == total):
                 draw(model, data, hparams, run_dir, writer, step)
             interrupted = bool(received)
@@ -183,6 +191,23 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver is None or resolver.task_type in (None, "chief") or (
         resolver.task_type == "worker" and resolver.task_id == 0
     )  # fmt: skip
+
+
+def _check_together(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Whether all workers begin at the same step: they read one folder, or should.
+
+    Raises:
+        UserError: if another one begins elsewhere; all of them raise it.
+    """
+    if strategy.cluster_resolver is None:
+        return
+    own = strategy.run(lambda: tf.constant(float(step), tf.float64))
+    mean = float(strategy.reduce(tf.distribute.ReduceOp.MEAN, own, axis=None))
+    if mean != step:
+        raise UserError(
+            f"the workers do not begin at the same step: this one at {step}, the mean is {mean:g}. "
+            "All need the same --run_dir, on a file system that they share"
+        )
 
 
 def _stream(model: GenerativeModel, data: Data, hparams: HParams, step: int) -> Iterator:
@@ -274,23 +299,26 @@ def draw(
         image = pictures.tile(grid)
         pictures.save_png(run_dir.samples / f"{name}-{step:09d}.png", image)
         if writer:
-            with writer.as_default(step):
+            with _events(writer, step, run_dir.events):
                 tf.summary.image(name, image[None])
 
 
-def _write_scalars(
-    writer: tf.summary.SummaryWriter | None, step: int, logs: dict[str, float], group: str
-) -> None:
-    if writer:
+@contextlib.contextmanager
+def _events(writer: tf.summary.SummaryWriter, step: int, folder: pathlib.Path) -> Iterator[None]:
+    """Summaries made inside are on the disk when it ends, or it is one clear line why not."""
+    try:
         with writer.as_default(step):
-            for name, value in logs.items():
-                tf.summary.scalar(f"{group}/{name}", value)
+            yield
+            writer.flush()
+    except tf.errors.OpError as error:
+        raise UserError(f"cannot write {folder}: {error.message.splitlines()[0]}") from error
 
 
 def _check_finite(logs: dict[str, float], step: int, run_dir: run.RunDir) -> None:
     for name, value in logs.items():
         if not math.isfinite(value):
-            steps = checkpoint.all_steps(run_dir.checkpoints)
+            # The weights of step - 1 are those that gave this.
+            steps = [s for s in checkpoint.all_steps(run_dir.checkpoints) if s < step - 1]
             good = f"step {steps[-1]} in {run_dir.checkpoints}" if steps else "none"
             raise UserError(
                 f"{name} became {value} at step {step}. Last good checkpoint: {good}. "
