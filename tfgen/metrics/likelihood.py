@@ -61,9 +61,6 @@ def estimate(
 
         L_k = log((1/k) sum_m w_m),   w_m = p(x, z_m) / q(z_m|x)
 
-    The samples are drawn in chunks, whose weights are added up in float64 relative to their
-    running maximum, so memory does not grow with k.
-
     Args:
         model: gives log weights.
         batches: dicts with "image" [B, H, W, C].
@@ -73,9 +70,33 @@ def estimate(
     Raises:
         ValueError: if k is below 1.
     """
+    return estimate_by(model.importance_terms, batches, k=k, seed=seed)
+
+
+def estimate_by(
+    terms_of: Callable[[tf.Tensor, int, tf.Tensor], dict[str, tf.Tensor]],
+    batches: Iterable[dict[str, tf.Tensor]],
+    *,
+    k: int,
+    seed: int,
+) -> Estimates:
+    """`estimate` with the weights of a function like `LatentModel.importance_terms`.
+
+    The samples are drawn in chunks, whose weights are added up in float64 relative to their
+    running maximum, so memory does not grow with k.
+
+    Args:
+        terms_of: gives log weights of an image, k and a seed.
+        batches: dicts with "image" [B, H, W, C].
+        k: samples an example, at least 1.
+        seed: int.
+
+    Raises:
+        ValueError: if k is below 1.
+    """
     if k < 1:
         raise ValueError(f"k must be more than 0. Received: k={k}")
-    stream = _streamer(model)
+    stream = _streamer(terms_of)
     parts = []
     for index, batch in enumerate(batches):
         image = batch["image"]
@@ -105,7 +126,7 @@ def _empty(examples: int) -> list[tf.Tensor]:
     return [zeros - np.inf, zeros, zeros, zeros, zeros, zeros]
 
 
-def _streamer(model: LatentModel) -> Callable:
+def _streamer(terms_of: Callable) -> Callable:
     """A function that adds chunks first..last-1 of `size` samples to the running sums of a batch.
 
     The sums, each [B]: maximum m of the log weights, sum of exp(log w - m), sum of its square,
@@ -124,7 +145,7 @@ def _streamer(model: LatentModel) -> Callable:
         top, total, squares, log_weights, likelihood, kl = state
         for index in tf.range(first, last):
             chunk_seed = stateless.fold_in(seed, index)
-            terms = model.importance_terms(image, size, chunk_seed)
+            terms = terms_of(image, size, chunk_seed)
             terms = {name: tf.cast(value, tf.float64) for name, value in terms.items()}
             new_top = tf.maximum(top, tf.reduce_max(terms["log_weight"], axis=0))
             weights = tf.exp(terms["log_weight"] - new_top)

@@ -237,7 +237,7 @@ class VAE(GenerativeModel):
         self.kl_weight = kl_weight
         self.kl_warmup_steps = kl_warmup_steps
         self.image_shape = tuple(self.encoders[0].input_shape[1:])
-        self.latent_dims = tuple(d.input_shape[-1] for d in reversed(self.decoders))
+        self.latent_dims = tuple(_latents(d) for d in reversed(self.decoders))
         if posterior is None:
             posterior = [GaussianPosterior(dimensions) for dimensions in self.latent_dims]
         self.posteriors = [posterior] if isinstance(posterior, Posterior) else list(posterior)
@@ -304,16 +304,8 @@ class VAE(GenerativeModel):
 
         Only for a Bernoulli likelihood whose decoder ends in a `Dense` layer (Burda et al.).
         """
-        layers = [w for w in self.decoders[-1].weights if w.path.endswith("bias")]
-        if self.likelihood.kind != "bernoulli" or not layers:
-            return
-        total, count = 0.0, 0
-        for batch in batches:
-            images = batch["image"].numpy().astype(np.float64)
-            total, count = total + images.sum(0), count + len(images)
-        mean = np.clip(total / count, 0.001, 0.999)
-        if layers[-1].shape == (mean.size,):
-            layers[-1].assign(np.log(mean / (1 - mean)).reshape(-1).astype(np.float32))
+        if self.likelihood.kind == "bernoulli":
+            begin_at_mean_image(self.decoders[-1], batches)
 
     # The distributions, bottom to top and back.
 
@@ -543,6 +535,26 @@ def plane_of_quantiles(side: int) -> tf.Tensor:
     """Points at a 2-D Gaussian's quantiles, row by row, top row first: [side * side, 2]."""
     quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
     return tf.reshape(tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1), [side * side, 2])
+
+
+def begin_at_mean_image(network: keras.Model, batches: tf.data.Dataset) -> None:
+    """Sets the bias of a last `Dense` layer, where there is one, to the mean image's logit."""
+    layers = [w for w in network.weights if w.path.endswith("bias")]
+    if not layers:
+        return
+    total, count = 0.0, 0
+    for batch in batches:
+        images = batch["image"].numpy().astype(np.float64)
+        total, count = total + images.sum(0), count + len(images)
+    mean = np.clip(total / count, 0.001, 0.999)
+    if layers[-1].shape == (mean.size,):
+        layers[-1].assign(np.log(mean / (1 - mean)).reshape(-1).astype(np.float32))
+
+
+def _latents(decoder: keras.Model) -> int:
+    """Dimensions of a decoder's input, or of its first where it has several."""
+    shape = decoder.input_shape
+    return (shape[0] if isinstance(shape, list) else shape)[-1]
 
 
 def _as_list(networks: keras.Model | Sequence[keras.Model]) -> list[keras.Model]:
