@@ -180,8 +180,7 @@ class CVAE(vae.VAE):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "CVAE":
         """The model that `get_config` describes."""
-        baseline = keras.saving.deserialize_keras_object(config["baseline"])
-        return super().from_config({**config, "baseline": baseline})
+        return super().from_config({**config, "baseline": vae.deserialize(config["baseline"])})
 
     def adapt(self, batches: tf.data.Dataset) -> None:
         """Begins at the mean image, see `VAE`, and keeps some training images for `sample`."""

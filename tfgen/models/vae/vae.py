@@ -30,6 +30,7 @@ Differs from the paper:
   * The likelihood may also be a discretised logistic, or a PixelCNN.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -291,7 +292,7 @@ class VAE(GenerativeModel):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "VAE":
         """The model that `get_config` describes."""
-        config, deserialize = dict(config), keras.saving.deserialize_keras_object
+        config = dict(config)
         for key in ("encoder", "decoder", "posterior"):
             config[key] = [deserialize(part) for part in config[key]]
         config["prior"] = deserialize(config["prior"])
@@ -535,6 +536,11 @@ def plane_of_quantiles(side: int) -> tf.Tensor:
     """Points at a 2-D Gaussian's quantiles, row by row, top row first: [side * side, 2]."""
     quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
     return tf.reshape(tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1), [side * side, 2])
+
+
+def deserialize(config: dict[str, Any]) -> Any:
+    """A network or layer from its config, which Keras would empty if it is a functional model's."""
+    return keras.saving.deserialize_keras_object(copy.deepcopy(config))
 
 
 def begin_at_mean_image(network: keras.Model, batches: tf.data.Dataset) -> None:
