@@ -38,6 +38,10 @@ def test_writes_and_prints_every_measure(
         "log_likelihood",
         "kl",
         "active_units_layer_1",
+        "unit_kl_layer_1",
+        "collapsed_layer_1",
+        "mutual_information",
+        "marginal_kl",
         "reconstruction_error",
     }
     assert all(name in printed for name in line["measures"])

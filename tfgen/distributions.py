@@ -134,10 +134,14 @@ _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 @tfd.RegisterKL(DiagonalGaussian, DiagonalGaussian)
 def _kl(q: DiagonalGaussian, p: DiagonalGaussian, name: str | None = None) -> tf.Tensor:
-    """KL(q || p), [...]: Kingma and Welling 2014, appendix B, for any two."""
+    return tf.reduce_sum(kl_by_dimension(q, p), axis=-1)
+
+
+def kl_by_dimension(q: DiagonalGaussian, p: DiagonalGaussian) -> tf.Tensor:
+    """KL(q_d || p_d) of each dimension, [..., d]: Kingma and Welling 2014, appendix B, any two."""
     log_ratio = q.log_std - p.log_std
     distance = tf.square((q.loc - p.loc) / p.std)
-    return tf.reduce_sum(0.5 * (tf.exp(2.0 * log_ratio) + distance - 1.0) - log_ratio, axis=-1)
+    return 0.5 * (tf.exp(2.0 * log_ratio) + distance - 1.0) - log_ratio
 
 
 class Categoricals(tfd.Distribution):

@@ -32,7 +32,7 @@ Differs from the paper:
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -57,6 +57,7 @@ from tfgen.training import optimizers, schedules, strategies
 from tfgen.training.model import GenerativeModel
 
 LIKELIHOODS = _slots.LIKELIHOODS
+COLLAPSED = 0.1  # KL of all latents together, in nats, below which they carry nothing.
 _PIXELS = 20  # Salt of the draws of pixels.
 PosteriorName = Literal["gaussian", "iaf", "categorical"]
 
@@ -197,6 +198,8 @@ class VAE(GenerativeModel):
     evaluations: tuple[str, ...] = (
         "likelihood.nll",
         "likelihood.active_units",
+        "latents.kl_per_dimension",
+        "latents.mutual_information",
         "likelihood.reconstruction_error",
     )
 
@@ -404,6 +407,18 @@ class VAE(GenerativeModel):
         above = [q.mean()[0] for q in posteriors[1:]]  # these carry the axis of the one sample
         return [posteriors[0].mean(), *above]
 
+    def factors(
+        self, image: tf.Tensor, seed: tf.Tensor
+    ) -> list[tuple[tfd.Distribution, tfd.Distribution]]:
+        """q and p of each layer, bottom first, given one sample of the layers that they depend on.
+
+        q(h_1|x) has the batch shape [B], p(h_L) of the top layer [], all others [1, B].
+        """
+        inference = self.infer(image, 1, seed)
+        priors = [self.conditional_prior(i, h) for i, h in enumerate(inference.latents[1:])]
+        priors.append(self.prior.distribution())
+        return list(zip(inference.posteriors, priors, strict=True))
+
     # Training.
 
     def bound(self, terms: dict[str, Any], kl_weight: tf.Tensor | float) -> tf.Tensor:
@@ -435,6 +450,13 @@ class VAE(GenerativeModel):
         image = batch["image"]
         terms = self.log_terms(image, self.infer(image, self.k, self.noise_seed()))
         return self._logs(-tf.reduce_mean(self.bound(terms, 1.0)), terms)
+
+    def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
+        """Whether q(z|x) has become the prior, so that the latents say nothing of the image."""
+        kl = logs.get("kl")
+        if kl is None or kl >= COLLAPSED:
+            return {}
+        return {"posterior collapse": f"kl {kl:.2g} nats is below {COLLAPSED:g}"}
 
     def _kl_weight(self) -> tf.Tensor | float:
         return schedules.warmup(self.kl_weight, self.kl_warmup_steps, self.current_step)
