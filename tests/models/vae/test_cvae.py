@@ -253,6 +253,9 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="needs x beside z"):
         exact.model().decode(tf.zeros([1, LATENTS]))
     networks = cvae.networks(SHAPE, cvae.HParams(latent_dims=(2,), hidden_units=(4,)), 4)
+    between = [mlp((2,), (4,), (4,)), networks["decoder"]]
+    with pytest.raises(ValueError, match="a CVAE has one encoder. Received: 2"):
+        cvae.CVAE(**{**networks, "encoder": [networks["encoder"], between[0]], "decoder": between})
     networks["prior"] = cvae.ConditionalPrior(mlp(SHAPE, (4,), (6,)))
     with pytest.raises(ValueError, match=r"must be over \[2, 2\] latents. Received: \[2, 3\]"):
         cvae.CVAE(**networks)

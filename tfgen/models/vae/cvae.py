@@ -26,8 +26,8 @@ Differs from the paper:
     the rest, and not all before the first of them, so that they are logged, checkpointed and
     resumed like any others. In these few steps the guess still moves.
   * Fixed numbers of steps instead of early stopping by the validation split's log p(y|x).
-  * Which quadrants are seen is the choice of Pyro's tutorial on the paper, whose baseline comes near
-    the paper's: 100.4, 61.9 and 25.4 nats for 1, 2 and 3, against 99.75, 62.18 and 25.99.
+  * Which quadrants are seen is the choice of Pyro's tutorial, whose baseline comes near the
+    paper's: 100.4, 61.9 and 25.4 nats for 1, 2 and 3, against 99.75, 62.18 and 25.99.
   * Images are binarised anew at each use, and last biases begin at the mean image, as in `vae.py`.
 """
 
@@ -105,9 +105,7 @@ class ConditionalPrior(_slots.Prior):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ConditionalPrior":
         """The layer that `get_config` describes."""
-        return cls(
-            **{**config, "network": keras.saving.deserialize_keras_object(config["network"])}
-        )
+        return cls(**{**config, "network": vae.deserialize(config["network"])})
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -132,7 +130,8 @@ class CVAE(vae.VAE):
         **kwargs: further arguments of `VAE`.
 
     Raises:
-        ValueError: if `quadrants` or `alpha` is out of its range, or see `VAE`.
+        ValueError: if `quadrants` or `alpha` is out of its range, there are several encoders, or
+            see `VAE`.
     """
 
     prior: ConditionalPrior
@@ -153,6 +152,8 @@ class CVAE(vae.VAE):
         super().__init__(encoder, decoder, prior=prior, **kwargs)
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be from 0 to 1. Received: {alpha}")
+        if len(self.encoders) != 1:
+            raise ValueError(f"a CVAE has one encoder. Received: {len(self.encoders)}")
         self.baseline = baseline
         self.quadrants, self.alpha, self.baseline_steps = quadrants, alpha, baseline_steps
         self.hidden = hidden_pixels(self.image_shape, quadrants)
