@@ -119,4 +119,4 @@ def warmup(weight: float, steps: int, step: tf.Tensor) -> tf.Tensor | float:
     """`weight`, rising from 0 along a line over the first `steps` steps (e.g. KL annealing)."""
     if not steps:
         return weight
-    return weight * tf.minimum(1.0, tf.cast(step, tf.float32) / steps)
+    return weight * tf.clip_by_value(tf.cast(step, tf.float32) / steps, 0.0, 1.0)

@@ -20,7 +20,7 @@ def exact() -> ConditionalGaussian:
 
 
 def _build(**flags) -> cvae.CVAE:
-    small = {"latent_dims": (4,), "hidden_units": (16,), "batch_size": 10, "baseline_steps": 250}
+    small = {"latent_dims": (4,), "hidden_units": (16,), "batch_size": 10, "steps": 10}
     spec = DataSpec(
         "nowhere", {"image": (8, 8, 1)}, {"image": "float32"}, "binary", None, 100, 20, 20
     )
@@ -136,27 +136,34 @@ def test_nothing_shown_depends_on_hidden_pixels() -> None:
     assert not np.array_equal(model.encode(image), model.encode(other))
 
 
-def test_the_baseline_comes_first_and_has_its_updates() -> None:
-    model = _build(baseline_steps=250)
-    assert [int(n) for n in model.extra_steps(np.arange(5))] == [100, 100, 50, 0, 0]
-    assert model.batches_before(4) == 254
-    model.run_steps(_stream(_images()), 4)
-    assert int(model.optimizers["baseline"].iterations.numpy()) == 250
-    assert int(model.optimizers["model"].iterations.numpy()) == 4
-
-
-def test_each_player_moves_alone() -> None:
-    model, stream = _build(baseline_steps=100), _stream(_images())
+def test_the_baseline_comes_first_and_then_stands_still() -> None:
+    model, stream = _build(steps=10, baseline_part=0.3), _stream(_images())
     players = model.players()
-    before = {name: _values(variables) for name, variables in players.items()}
-    model.extra_step(next(stream))
-    assert all(_moved(players["baseline"], before["baseline"]))
-    assert not any(_moved(players["model"], before["model"]))
-    model.run_steps(stream, 1)
-    before["baseline"] = _values(players["baseline"])
-    model.run_steps(stream, 3)  # the baseline has had its updates
-    assert not any(_moved(players["baseline"], before["baseline"]))
-    assert all(_moved(players["model"], before["model"]))
+    start = {name: _values(variables) for name, variables in players.items()}
+    (*first, _) = rows = model.run_steps(stream, 4)
+    assert [set(logs) for logs in first] == [{"loss"}] * 3
+    assert "baseline_nll" in rows[3]
+    steps = {name: int(o.iterations.numpy()) for name, o in model.optimizers.items()}
+    assert steps == {"baseline": 3, "model": 1}
+
+    model, stream = _build(steps=10, baseline_part=0.3), _stream(_images())
+    players = model.players()
+    model.run_steps(stream, 3)
+    assert all(_moved(players["baseline"], start["baseline"]))
+    assert not any(_moved(players["model"], start["model"]))
+    learnt = _values(players["baseline"])
+    model.run_steps(stream, 3)
+    assert not any(_moved(players["baseline"], learnt))
+    assert all(_moved(players["model"], start["model"]))
+
+
+def test_the_kl_warms_up_when_the_baseline_has_learnt() -> None:
+    model = _build(steps=20, baseline_part=0.5, kl_warmup_steps=4)
+    weights = []
+    for step in (0, 10, 12, 14, 19):
+        model.step.assign(step)
+        weights.append(float(model._kl_weight()))
+    assert weights == [0, 0, 0.5, 1, 1]
 
 
 def test_a_gsnn_draws_from_the_prior_and_has_no_encoder() -> None:
@@ -165,7 +172,7 @@ def test_a_gsnn_draws_from_the_prior_and_has_no_encoder() -> None:
     terms = model.log_terms(image, model.infer(image, 2, SEED))
     np.testing.assert_allclose(terms["posterior"], terms["prior"], atol=1e-5)
     encoder = _values(model.encoders[0].weights)
-    rows = model.run_steps(_stream(image), 2)
+    rows = model.run_steps(_stream(image), 7)
     assert rows[-1]["kl"] == pytest.approx(0.0, abs=1e-5)
     assert not any(_moved(model.encoders[0].weights, encoder))
 
@@ -179,10 +186,11 @@ def test_a_gsnn_draws_from_the_prior_and_has_no_encoder() -> None:
     ],
 )
 def test_other_fillings_train(flags) -> None:
-    model = _build(**flags, learning_rate=3e-3, baseline_steps=20)
-    rows = model.run_steps(_stream(_images()), 40)
+    model = _build(**flags, learning_rate=3e-3, steps=60, baseline_part=0.4)
+    rows = model.run_steps(_stream(_images()), 60)
+    assert rows[23]["loss"] < rows[0]["loss"]
     assert np.isfinite(rows[-1]["loss"])
-    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["loss"] < rows[24]["loss"]
 
 
 def test_samples_complete_what_adapt_has_kept() -> None:
@@ -222,7 +230,7 @@ def test_learns_more_than_the_baseline_on_digits() -> None:
         steps_per_execution=10,
     )  # fmt: skip
     train = tf.data.Dataset.from_tensor_slices({"image": images[:1500]}).shuffle(1500, seed=0)
-    model.run_steps(iter(train.repeat().batch(100)), 600)
+    model.run_steps(iter(train.repeat().batch(100)), 1200)
     test = images[1500:]
     ours = float(tf.reduce_mean(model.log_prob(test, 0)))
     baseline = float(tf.reduce_mean(model.baseline_log_prob(test)))
@@ -241,8 +249,10 @@ def test_wrong_arguments_are_named() -> None:
             cvae.hidden_pixels(SHAPE, quadrants)
     with pytest.raises(ValueError, match="--alpha must be from 0 to 1. Received: --alpha=1.5"):
         cvae.HParams(alpha=1.5)
-    with pytest.raises(ValueError, match="--baseline_steps must be more than 0"):
-        cvae.HParams(baseline_steps=0)
+    with pytest.raises(ValueError, match="--baseline_part must be between 0 and 1. Received: --b"):
+        cvae.HParams(baseline_part=1)
+    with pytest.raises(ValueError, match="--likelihood must be of pixels independent giv"):
+        cvae.HParams(likelihood="pixelcnn")
     with pytest.raises(ValueError, match="one stochastic layer. Received: --latent_dims=4,2"):
         cvae.HParams(latent_dims=(4, 2), hidden_units=(8, 8))
     with pytest.raises(ValueError, match="gaussian or iaf. Received: --posterior=gaussian --pri"):

@@ -22,9 +22,7 @@ Generative Models. NeurIPS 2015: section 4 (CVAE), 4.1 (estimates), 4.2 (GSNN, h
 quadrants), table 1.
 
 Differs from the paper:
-  * The baseline's updates come in bunches of 100 before the first `baseline_steps` / 100 steps of
-    the rest, and not all before the first of them, so that they are logged, checkpointed and
-    resumed like any others. In these few steps the guess still moves.
+  * One run trains the baseline in its first stage (`baseline_part`) and the rest in the second.
   * Fixed numbers of steps instead of early stopping by the validation split's log p(y|x).
   * Which quadrants are seen is the choice of Pyro's tutorial, whose baseline comes near the
     paper's: 100.4, 61.9 and 25.4 nats for 1, 2 and 3, against 99.75, 62.18 and 25.99.
@@ -44,8 +42,8 @@ from tfgen import distributions, stateless
 from tfgen.data import DataSpec
 from tfgen.models.vae import _slots, vae
 from tfgen.networks.mlp import mlp
+from tfgen.training import schedules
 
-_BUNCH = 100  # Updates of the baseline before a step of the rest.
 _EXAMPLES = 64  # Training images that `sample` completes.
 _FROM_PRIOR = 1  # Salt of the draws from p(z|x) in a step.
 
@@ -58,14 +56,16 @@ class HParams(vae.HParams):
     hidden_units: tuple[int, ...] = (1000,)  # Width of both hidden layers of each network.
     quadrants: int = 1  # Quadrants that are seen: lower left; left half; all but lower right.
     alpha: float = 1.0  # Weight of the CVAE's bound beside the GSNN's: 1 is the CVAE, 0 the GSNN.
-    baseline_steps: int = 10_000  # Updates of the baseline network, which is trained first.
-
-    POSITIVE = ("baseline_steps",)
+    baseline_part: float = (
+        0.5  # Part of the run in which the baseline learns; the rest learns after.
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("quadrants", lambda v: v in (1, 2, 3), "1, 2 or 3")
         self.check("alpha", lambda v: 0 <= v <= 1, "from 0 to 1")
+        self.check("baseline_part", lambda v: 0 < v < 1, "between 0 and 1")
+        self.check("likelihood", lambda v: v != "pixelcnn", "of pixels independent given z")
         if len(self.latent_dims) != 1:
             raise ValueError(
                 "vae.cvae has one stochastic layer. "
@@ -126,12 +126,12 @@ class CVAE(vae.VAE):
         quadrants: how many are seen, 1 to 3.
         alpha: weight of the CVAE's bound beside the GSNN's. At 0 the encoder is not used, and
             becomes untrainable.
-        baseline_steps: updates of the baseline.
+        baseline_steps: steps in which the baseline learns, before the rest does.
         **kwargs: further arguments of `VAE`.
 
     Raises:
-        ValueError: if `quadrants` or `alpha` is out of its range, there are several encoders, or
-            see `VAE`.
+        ValueError: if `quadrants` or `alpha` is out of its range, there are several encoders, the
+            pixels are not independent given the latents, or see `VAE`.
     """
 
     prior: ConditionalPrior
@@ -154,6 +154,11 @@ class CVAE(vae.VAE):
             raise ValueError(f"alpha must be from 0 to 1. Received: {alpha}")
         if len(self.encoders) != 1:
             raise ValueError(f"a CVAE has one encoder. Received: {len(self.encoders)}")
+        if not isinstance(self.likelihood, _slots.PixelwiseLikelihood):
+            raise ValueError(
+                f"a CVAE's likelihood must be one of {list(vae.LIKELIHOODS)}. "
+                f"Received: {type(self.likelihood).__name__}"
+            )
         self.baseline = baseline
         self.quadrants, self.alpha, self.baseline_steps = quadrants, alpha, baseline_steps
         self.hidden = hidden_pixels(self.image_shape, quadrants)
@@ -186,7 +191,7 @@ class CVAE(vae.VAE):
     def adapt(self, batches: tf.data.Dataset) -> None:
         """Begins at the mean image, see `VAE`, and keeps some training images for `sample`."""
         super().adapt(batches)
-        if self.likelihood == "bernoulli":
+        if self.likelihood.kind == "bernoulli":
             vae.begin_at_mean_image(self.baseline, batches)
         first = next(iter(batches))["image"].numpy()
         self.examples.assign(np.resize(first, self.examples.shape))
@@ -203,7 +208,7 @@ class CVAE(vae.VAE):
 
     def fill(self, parameters: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         """Images whose hidden pixels are the means of a network's parameters [B, H, W, ...]."""
-        means = vae.LIKELIHOODS[self.likelihood](parameters).mean()
+        means = self.likelihood.distribution(parameters).mean()
         return tf.where(self.hidden, means, tf.cast(image, tf.float32))
 
     def posterior(self, layer: int, below: tf.Tensor, training: bool = False) -> tfd.Distribution:
@@ -233,7 +238,7 @@ class CVAE(vae.VAE):
 
     def log_likelihood(self, parameters: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         """log p(y|.) of the hidden pixels alone: [..., B, H, W, ...] -> [..., B], in nats."""
-        hidden = vae.LIKELIHOODS[self.likelihood](self._hidden_of(parameters), event_ndims=2)
+        hidden = vae.LIKELIHOODS[self.likelihood.kind](self._hidden_of(parameters), event_ndims=2)
         return hidden.log_prob(self._hidden_of(image))
 
     def _hidden_of(self, images: tf.Tensor) -> tf.Tensor:
@@ -287,23 +292,24 @@ class CVAE(vae.VAE):
         rest = [v for v in self.trainable_variables if id(v) not in ids]
         return {"baseline": of_baseline, "model": rest}
 
-    def extra_steps(self, step: Any) -> Any:
-        """Updates of the baseline before a step: 100 until it has had all of them."""
-        return tf.clip_by_value(self.baseline_steps - _BUNCH * step, 0, _BUNCH)
-
-    def extra_step(self, batch: dict[str, tf.Tensor]) -> None:
-        """One update of the baseline."""
-        image = batch["image"]
-        with tf.GradientTape() as tape:
-            log_prob = self.log_likelihood(self.guess(image, training=True), image)
-            loss = -tf.reduce_mean(log_prob)
-        self.minimize("baseline", loss, tape)
+    def stage_starts(self) -> tuple[int, ...]:
+        """Where the baseline stands still and the rest begins to learn."""
+        return (self.baseline_steps,)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step of the "model"; logs as for `VAE`, and "baseline_nll", -log p(y|x) by it."""
+        """One step of the "baseline"; in the second stage, of the "model".
+
+        Logs "loss" in the baseline's stage, -log p(y|x) by it; else as `VAE`, and that as
+        "baseline_nll".
+        """
+        image = batch["image"]
         with tf.GradientTape() as tape:
-            logs = self._objective(batch["image"], self._kl_weight(), training=True)
-        self.minimize("model", logs["loss"], tape)
+            if self.stage == 0:
+                log_prob = self.log_likelihood(self.guess(image, training=True), image)
+                logs = {"loss": -tf.reduce_mean(log_prob)}
+            else:
+                logs = self._objective(image, self._kl_weight(), training=True)
+        self.minimize("baseline" if self.stage == 0 else "model", logs["loss"], tape)
         return logs
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -313,6 +319,10 @@ class CVAE(vae.VAE):
     def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
         """See `VAE`; a GSNN has no KL."""
         return super().diagnose(logs) if self.alpha else {}
+
+    def _kl_weight(self) -> tf.Tensor | float:
+        step = self.current_step - self.baseline_steps
+        return schedules.warmup(self.kl_weight, self.kl_warmup_steps, step)
 
     def _objective(
         self, image: tf.Tensor, kl_weight: tf.Tensor | float, training: bool = False
@@ -395,9 +405,8 @@ def hidden_pixels(image_shape: Sequence[int], quadrants: int) -> np.ndarray:
 
 def networks(image_shape: Sequence[int], hparams: HParams, numbers: int) -> dict[str, Any]:
     """Encoder (to so many numbers), decoder, baseline and prior: MLPs of two layers of ReLUs."""
-    outputs = 1 if hparams.likelihood == "bernoulli" else 2
     *rest, channels = image_shape
-    target = (*rest, outputs * channels)
+    target = (*rest, _slots.pixel_numbers(hparams, channels))
     (latents,), (width,) = hparams.latent_dims, hparams.hidden_units
 
     def relus(inputs: Sequence[int], outputs: Sequence[int], name: str, seed: int) -> keras.Model:
@@ -419,12 +428,14 @@ def networks(image_shape: Sequence[int], hparams: HParams, numbers: int) -> dict
 def build(hparams: HParams, data_spec: DataSpec) -> CVAE:
     """The paper's networks for images of the data's shape, compiled and ready to train."""
     posterior = _slots.posterior(hparams, 0)
+    total = hparams.total_steps(data_spec.train_size)
+    baseline_steps = min(max(1, round(hparams.baseline_part * total)), total - 1)
     model = CVAE(
         **networks(data_spec.image_shape, hparams, posterior.outputs),
         posterior=posterior,
         quadrants=hparams.quadrants,
         alpha=hparams.alpha,
-        baseline_steps=hparams.baseline_steps,
+        baseline_steps=baseline_steps,
         k=hparams.k,
         likelihood=hparams.likelihood,
         analytic_kl=hparams.analytic_kl,
@@ -433,8 +444,8 @@ def build(hparams: HParams, data_spec: DataSpec) -> CVAE:
         kl_warmup_steps=hparams.kl_warmup_steps,
     )
     model.compile(
-        baseline=vae.optimizer(hparams, hparams.baseline_steps),
-        model=vae.optimizer(hparams, hparams.total_steps(data_spec.train_size)),
+        baseline=vae.optimizer(hparams, baseline_steps),
+        model=vae.optimizer(hparams, total - baseline_steps),
         **hparams.compile_options(),
     )
     return model
