@@ -11,7 +11,7 @@ from tfgen import distributions
 from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.networks.pixelcnn import PixelCNNNetwork
 
-LIKELIHOODS: dict[str, Callable[[tf.Tensor], tfd.Distribution]] = {
+LIKELIHOODS: dict[str, Callable[..., tfd.Distribution]] = {
     "bernoulli": distributions.bernoulli,
     "gaussian": distributions.gaussian,
     "discretized_logistic": distributions.discretized_logistic,

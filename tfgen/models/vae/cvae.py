@@ -56,9 +56,7 @@ class HParams(vae.HParams):
     hidden_units: tuple[int, ...] = (1000,)  # Width of both hidden layers of each network.
     quadrants: int = 1  # Quadrants that are seen: lower left; left half; all but lower right.
     alpha: float = 1.0  # Weight of the CVAE's bound beside the GSNN's: 1 is the CVAE, 0 the GSNN.
-    baseline_part: float = (
-        0.5  # Part of the run in which the baseline learns; the rest learns after.
-    )
+    baseline_part: float = 0.5  # Part of the run in which the baseline learns, before the rest.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +133,7 @@ class CVAE(vae.VAE):
     """
 
     prior: ConditionalPrior
+    likelihood: _slots.PixelwiseLikelihood
     evaluations = ("likelihood.nll", "conditional.nll", "latents.kl_per_dimension")
 
     def __init__(

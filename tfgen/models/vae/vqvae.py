@@ -50,12 +50,8 @@ class HParams(hparams.HParams):
     num_codes: int = 512  # Codes of the codebook, K.
     code_dim: int = 64  # Dimensions of a code, D.
     commitment: float = 0.25  # Weight of the encoder's distance to its codes, beta.
-    codebook_decay: float = (
-        0.99  # Of the moving averages that codes are; 0: they learn by gradient.
-    )
-    restart_below: float = (
-        0.0  # Codes that fewer vectors of a batch take become one of them; 0: none.
-    )
+    codebook_decay: float = 0.99  # Of the averages that codes are; 0: codes learn by gradient.
+    restart_below: float = 0.0  # Codes taken by fewer of a batch's vectors become one; 0: none do.
     filters: int = 256  # Channels of encoder and decoder.
     halvings: int = 2  # How often both sides of an image are halved; at 2 a code stands for 4x4.
     residual_blocks: int = 2  # Of encoder and of decoder.
@@ -226,7 +222,7 @@ class VQVAE(GenerativeModel):
         }
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Logs "loss", its parts "likelihood" log p(x|e_k) and "code_nll" -log p(k), "perplexity"."""
+        """Logs "loss", of it "likelihood" log p(x|e_k) and "code_nll" -log p(k), "perplexity"."""
         image = batch["image"]
         found = self.nearest(image)
         likelihood = tf.reduce_mean(self._log_prob(image, found.codes))
