@@ -40,7 +40,7 @@ class _NoOptions:
 def rows(budget: str) -> list[Run | Toy]:
     """The toys on three seeds, and stacked MNIST by a dense generator on one."""
     del budget  # there is one
-    lines = [Toy(f"lines_seed{seed}", critic_on_lines, {"steps": 600}, seed) for seed in SEEDS]
+    lines = [Toy(f"lines_seed{seed}", critic_on_lines, {"steps": 1000}, seed) for seed in SEEDS]
     trajectories = [
         Toy(f"{name}_trajectory_seed{seed}", estimate_follows_quality,
             {"name": name, "steps": STEPS}, seed)
@@ -121,7 +121,8 @@ def critic_on_lines(seed: int, steps: int) -> dict[str, Measure]:
 
 def _critic(theta: float, seed: int, steps: int) -> float:
     """E f(x) - E f(G(z)) after training f with clipped weights on the two lines."""
-    critic = mlp((2,), (64, 64), (1,), activation="relu", output_bias=False, seed=seed)
+    # A clipped ReLU that is dead stays so, and the critic below its optimum: 0.98.
+    critic = mlp((2,), (64, 64), (1,), activation="leaky_relu", output_bias=False, seed=seed)
     for variable in critic.trainable_variables:
         variable.constraint = wgan.Clip(0.1)
         variable.assign(variable.constraint(variable))
