@@ -325,6 +325,16 @@ def test_restored_from_a_checkpoint_it_goes_on_alike(case, tmp_path):
     assert_equal(state(second), state(first))
 
 
+@pytest.mark.slow
+def test_compiled_by_xla(case):
+    compiled = dataclasses.replace(case, hparams=dataclasses.replace(case.hparams, jit=True))
+    model = compiled.build()
+    steps = max((0, *model.stage_starts())) + 2
+    rows = model.run_steps(compiled.stream(), steps)
+    assert len(rows) == steps
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+
+
 def test_two_replicas_train(case):
     strategy = strategies.make("mirrored", devices=2)
     model = case.build(strategy)

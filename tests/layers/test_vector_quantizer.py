@@ -180,6 +180,16 @@ def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path, decay: float | None
     np.testing.assert_array_equal(twin.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+@FORMS
+def test_compiled_by_xla(decay: float | None) -> None:
+    layers = [make(decay=decay, restart_below=0.5 if decay else 0.0) for _ in range(2)]
+    call = tf.function(lambda z: layers[1](z, training=True), jit_compile=True)
+    for step in range(3):
+        z = tf.constant(vectors(20, 3, seed=step))
+        np.testing.assert_allclose(call(z), layers[0](z, training=True), atol=1e-5)
+    np.testing.assert_allclose(layers[1].codebook, layers[0].codebook, rtol=1e-4, atol=1e-6)
+
+
 def test_distances_are_float32_in_mixed_precision() -> None:
     layer = make(dtype="mixed_bfloat16", num_codes=50)
     z = vectors(100, 3)

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tools.bench import contest, figures, page, parts, work, worker
 from tools.bench.__main__ import main
@@ -96,6 +97,34 @@ def test_the_iaf_has_the_networks_whose_products_are_counted() -> None:
     kernels = sum(int(np.prod(v.shape)) for v in model.trainable_variables if v.name == "kernel")
     first = 784 * 200
     assert work.flops(work.iaf_step()) == 2 * 100 * (3 * kernels - first)
+
+
+@pytest.mark.parametrize("name", ["pixelcnn", "vqvae"])
+def test_convolutions_are_those_whose_products_are_counted(name) -> None:
+    module = importlib.import_module(f"tools.bench.{name}_tf")
+    spec = module.training.dataset(np.zeros((2, 28, 28, 1)), "binary").spec
+    model = getattr(module, name).build(module.hparams(), spec)
+    if name == "pixelcnn":
+        # What a masked kernel may see: its weights that get a gradient.
+        image = tf.cast(tf.random.stateless_uniform([2, 28, 28, 1], [0, 1]) > 0.5, tf.float32)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model.log_prob(image))
+        kernels = [v for v in model.trainable_variables if v.name.endswith("kernel")]
+        gradients = tape.gradient(loss, [v.value for v in kernels])
+        weights = sorted(int(np.count_nonzero(g)) for g in gradients)
+    else:
+        parts = (model.encoder, model.decoder)
+        weights = sorted(
+            int(np.prod(v.shape)) for p in parts for v in p.weights if v.name == "kernel"
+        )
+        weights = sorted([*weights, model.num_codes * work.VQVAE_SIZE])
+    counted = [
+        product.inputs * product.outputs
+        for product, times in work.step_of({"work": name})
+        for _ in range(times)
+        if product.kind == "forward"
+    ]
+    assert sorted(counted) == weights
 
 
 # Figures.
@@ -211,7 +240,7 @@ def test_the_page_says_what_was_measured_failed_or_is_missing() -> None:
     tricks = raced({"tfgen": [10.0], "historical_averaging": [8.0], "unrolled": [1.0]})
     tricks["contenders"]["feature_matching"] = {"others": [], "error": "no memory"}
     text = page.render(figures.complete({"gan": GAN, "gan_tricks": tricks}))
-    assert "Not measured yet: k1, k50, wgan_gp, maf, iaf, first_step" in text
+    assert "Not measured yet: k1, k50, wgan_gp, maf, iaf, pixelcnn, vqvae, first_step" in text
     assert "* fastest float32 against eager PyTorch: **1.50** [1.25, 1.75] (tfgen / torch)" in text
     assert "| gan.gan: historical averaging, share of a step | at most 10 % | 25 % |" in text
     assert "* historical averaging costs 25.0 % [25.0, 25.0] of a step" in text

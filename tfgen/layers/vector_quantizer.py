@@ -139,9 +139,8 @@ class VectorQuantizer(keras.layers.Layer):
         codes = tf.stop_gradient(codes)
         commitment = tf.reduce_mean(tf.square(z - codes))
         taken = tf.reshape(indices, [-1])
-        numbers = tf.math.bincount(
-            taken, minlength=self.num_codes, maxlength=self.num_codes, dtype=tf.float32
-        )
+        ones = tf.ones_like(taken, tf.float32)
+        numbers = tf.math.unsorted_segment_sum(ones, taken, self.num_codes)
         share = numbers / tf.reduce_sum(numbers)
         if training and self.decay is not None:
             self._update(tf.stop_gradient(self._flat(z)), taken, numbers)

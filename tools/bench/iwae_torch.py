@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tools.bench.work import EPSILON, IWAE_BATCH, LATENTS, LEARNING_RATE, PIXELS, WIDTH, Run
+
+CONTIGUOUS = {"": torch.contiguous_format}
 
 
 class IWAE(nn.Module):
@@ -56,16 +58,16 @@ def trained(
     trial: int,
     compiled: bool,
     bfloat16: bool,
+    formats: Mapping[str, torch.memory_format] = CONTIGUOUS,
 ) -> tuple[Run, dict[str, Any]]:
-    """Trains by the faster of Adam's two implementations, which trials of so many steps find.
+    """Trains by the fastest of Adam's two implementations and of some memory formats.
 
-    The module that is made maps binary images [B, 784] to the loss.
+    Trials of so many steps find it. The module that is made maps binary images [B, 784] to the
+    loss.
     """
     torch.set_num_threads(order["threads"])
     torch.manual_seed(0)
     images = torch.from_numpy(np.load(order["images"]).reshape(-1, PIXELS))
-    model = make()
-    objective: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model) if compiled else model
     adam: dict[str, Any] = {"lr": LEARNING_RATE, "eps": EPSILON}
     order_of_epoch, at = torch.randperm(len(images)), 0
 
@@ -77,7 +79,15 @@ def trained(
         at += IWAE_BATCH
         return (torch.rand(IWAE_BATCH, PIXELS) * 255.0 < grey).float()
 
-    def steps_of(optimizer: torch.optim.Optimizer, steps: int) -> tuple[float, torch.Tensor]:
+    Trained = tuple[Callable[[torch.Tensor], torch.Tensor], torch.optim.Optimizer]
+
+    def prepared(memory: torch.memory_format, kind: str) -> Trained:
+        model = make().to(memory_format=memory)
+        optimizer = torch.optim.Adam(model.parameters(), **{kind: True}, **adam)
+        return torch.compile(model) if compiled else model, optimizer
+
+    def steps_of(way: Trained, steps: int) -> tuple[float, torch.Tensor]:
+        objective, optimizer = way
         begun = time.perf_counter()
         for _ in range(steps):
             x = batch()
@@ -88,20 +98,23 @@ def trained(
             optimizer.step()
         return time.perf_counter() - begun, loss
 
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        "foreach": torch.optim.Adam(model.parameters(), foreach=True, **adam),
-        "fused": torch.optim.Adam(model.parameters(), fused=True, **adam),
+    ways = {
+        f"{kind}{name and ', '}{name}": prepared(memory, kind)
+        for name, memory in formats.items()
+        for kind in ("foreach", "fused")
     }
-    for optimizer in optimizers.values():
-        steps_of(optimizer, 3)
-    tried: dict[str, list[float]] = {name: [] for name in optimizers}
+    for way in ways.values():
+        steps_of(way, 3)
+    tried: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(3):
-        for name, optimizer in optimizers.items():
-            tried[name].append(trial / steps_of(optimizer, trial)[0])
+        for name, way in ways.items():
+            tried[name].append(trial / steps_of(way, trial)[0])
     best = max(tried, key=lambda name: max(tried[name]))
+    chosen = ways[best]
+    ways.clear()
 
     def run(steps: int) -> dict[str, Any]:
-        seconds, loss = steps_of(optimizers[best], steps)
+        seconds, loss = steps_of(chosen, steps)
         return {"seconds": seconds, "loss": float(loss.detach())}
 
     rates = {name: round(max(rates), 1) for name, rates in tried.items()}

@@ -259,6 +259,46 @@ def _iaf() -> Part:
     )
 
 
+def _pixelcnn() -> Part:
+    return Part(
+        name="pixelcnn",
+        title="vae.pixelcnn",
+        about=f"Gated, 1 layer of 7x7 and {work.PIXELCNN_LAYERS} of 3x3, {work.PIXELCNN_FILTERS} "
+        f"filters, binary 28x28, batch {work.IWAE_BATCH}, Adam; shuffling and dynamic binarisation "
+        "included. PyTorch's kernels are cut to what is not masked; it has the faster of two "
+        "memory formats and of two Adams.",
+        order={"work": "pixelcnn"},
+        batch_size=work.IWAE_BATCH,
+        contenders=(*_BOTH, *_GEMMS),
+        comparisons=_COMMON,
+        targets=(
+            Target(
+                "over_torch", ">=", 1.2, "vae.pixelcnn: steps/s over the faster PyTorch, float32"
+            ),
+        ),
+        portion=2,
+    )
+
+
+def _vqvae() -> Part:
+    return Part(
+        name="vqvae",
+        title="vae.vqvae",
+        about=f"28x28 to 7x7 of {work.VQVAE_CODES} codes of {work.VQVAE_SIZE} by two 4x4 "
+        f"convolutions of stride 2 and {work.VQVAE_BLOCKS} residual blocks of {work.VQVAE_FILTERS} "
+        f"filters, and back; Bernoulli, moving averages, batch {work.IWAE_BATCH}, Adam; shuffling "
+        "and dynamic binarisation included. PyTorch has the faster of two memory formats and of "
+        "two Adams.",
+        order={"work": "vqvae"},
+        batch_size=work.IWAE_BATCH,
+        contenders=(*_BOTH, *_GEMMS),
+        comparisons=_COMMON,
+        targets=(
+            Target("over_torch", ">=", 1.2, "vae.vqvae: steps/s over the faster PyTorch, float32"),
+        ),
+    )
+
+
 def _first_step(name: str, config: str, seconds: float) -> FirstStep:
     text = f"{config}: seconds from command to first step"
     return FirstStep(name, config, (Target("seconds", "<=", seconds, text),))
@@ -283,6 +323,8 @@ ALL: dict[str, Part | FirstStep] = {
         tricks(),
         _maf(),
         _iaf(),
+        _pixelcnn(),
+        _vqvae(),
         _first_step("first_step", "iwae_digits", 10.0),
         _first_step("first_step_gan", "gan_digits", 15.0),
         _first_step("first_step_wgan_gp", "wgan_gp_digits", 15.0),

@@ -89,6 +89,52 @@ def iaf_step() -> Step:
     return list(step.items())
 
 
+# The gated PixelCNN over 28x28 of {0, 1}: a layer that sees 7x7, more of 3x3, two 1x1 at the end.
+
+PIXELCNN_LAYERS = 7
+PIXELCNN_FILTERS = 32
+
+
+def pixelcnn_step() -> Step:
+    """The products of one step, by the kernels' pixels that are not masked."""
+    rows, width = IWAE_BATCH * PIXELS, PIXELCNN_FILTERS
+
+    def layer(channels: int, above: int, left: int) -> list[tuple[int, int, int]]:
+        stacks = [(rows, above * channels, 2 * width), (rows, left * channels, 2 * width)]
+        return [*stacks, (rows, 2 * width, 2 * width), (rows, width, width)]
+
+    layers = layer(1, 3 * 7, 3)
+    for _ in range(PIXELCNN_LAYERS):
+        layers += layer(width, 2 * 3, 2)
+    layers += [(rows, width, width), (rows, width, 1)]
+    of_pixels = 2  # Both stacks of the first layer see them, and need no gradient there.
+    step = _products(layers, "forward", "of_weights") + _products(layers[of_pixels:], "of_inputs")
+    return list(step.items())
+
+
+# The VQ-VAE: 28x28 to 7x7 codes by 4x4 convolutions of stride 2, residual blocks, and back.
+
+VQVAE_FILTERS = 64
+VQVAE_BLOCKS = 2
+VQVAE_CODES = 128
+VQVAE_SIZE = 32
+VQVAE_DECAY = 0.99
+VQVAE_COMMITMENT = 0.25
+
+
+def vqvae_step() -> Step:
+    """The products of one step; distances to the codes have no gradient."""
+    half, whole = VQVAE_FILTERS // 2, VQVAE_FILTERS
+    small, large = IWAE_BATCH * 7 * 7, IWAE_BATCH * 14 * 14
+    blocks = [(small, 9 * whole, whole), (small, whole, whole)] * VQVAE_BLOCKS
+    encoder = [(large, 16, half), (small, 16 * half, whole), *blocks, (small, whole, VQVAE_SIZE)]
+    decoder = [(small, 9 * VQVAE_SIZE, whole), *blocks]
+    decoder += [(small, whole, 16 * half), (large, half, 16)]
+    distances = [(small, VQVAE_SIZE, VQVAE_CODES)]
+    step = _learn(encoder) + _products(decoder, *_KINDS) + _products(distances, "forward")
+    return list(step.items())
+
+
 # The GANs: InfoGAN's networks for MNIST, 4x4 convolutions of stride 2.
 
 GAN_BATCH = 64
@@ -197,8 +243,7 @@ def step_of(order: dict[str, Any]) -> Step:
     """The products of what a contender is told to do."""
     if order["work"] == "iwae":
         return iwae_step(order["k"])
-    if order["work"] == "iaf":
-        return iaf_step()
-    if order["work"] == "maf":
-        return maf_step()
-    return {"gan": gan_step, "wgan_gp": wgan_gp_step}[order["system"]]()
+    if order["work"] == "gan":
+        return {"gan": gan_step, "wgan_gp": wgan_gp_step}[order["system"]]()
+    steps = {"iaf": iaf_step, "maf": maf_step, "pixelcnn": pixelcnn_step, "vqvae": vqvae_step}
+    return steps[order["work"]]()
