@@ -1,5 +1,6 @@
 """Likelihoods against TFP's and scipy's."""
 
+import keras
 import numpy as np
 import pytest
 import scipy.special
@@ -75,6 +76,56 @@ def test_discretized_logistic_is_finite_far_out() -> None:
     outputs = np.array([0.0, -20.0], np.float32).reshape(1, 1, 1, 2)
     value = tf.constant(1.0, shape=[1, 1, 1, 1])
     assert np.isfinite(distributions.discretized_logistic(outputs).log_prob(value)).all()
+
+
+def test_logistic_mixture_weighs_discretized_logistics() -> None:
+    rng = np.random.default_rng(0)
+    outputs = np.float32(rng.normal(0.5, 0.5, (2, 1, 1, 3 * 3 * distributions.MIXTURE)))
+    levels = np.float32(np.arange(256) / 255)
+    found = distributions.logistic_mixture(outputs)
+    assert (found.batch_shape, found.event_shape) == ((2,), (1, 1, 3))
+    by_channel = np.zeros((2, 3, 256))
+    parts = outputs.reshape(2, 3, 3, distributions.MIXTURE)
+    for (n, c), probabilities in np.ndenumerate(np.empty((2, 3))):
+        del probabilities
+        logits, means, scales = parts[n, c]
+        for logit, mean, scale in zip(scipy.special.softmax(logits), means, scales, strict=True):
+            one = np.tile(np.float32([mean, scale]), (256, 1, 1, 1))
+            masses = distributions.discretized_logistic(one).log_prob(levels[:, None, None, None])
+            by_channel[n, c] += logit * np.exp(masses)
+    assert by_channel.sum(-1) == pytest.approx(1.0, abs=1e-4)
+    value = rng.integers(0, 256, (2, 1, 1, 3))
+    expected = [
+        sum(np.log(by_channel[n, c, value[n, 0, 0, c]]) for c in range(3)) for n in range(2)
+    ]
+    np.testing.assert_allclose(found.log_prob(np.float32(value / 255)), expected, rtol=1e-4)
+    weights = scipy.special.softmax(parts[:, :, 0], axis=-1)
+    mean = (weights * np.clip(parts[:, :, 1], 0, 1)).sum(-1)
+    np.testing.assert_allclose(found.mean()[:, 0, 0], mean, atol=1e-5)
+    drawn = found.sample(4000, seed=(1, 2)).numpy()[:, :, 0, 0] * 255
+    np.testing.assert_allclose(drawn, drawn.round(), atol=1e-3)
+    expected_mean = (by_channel * np.arange(256)).sum(-1)
+    error = drawn.std(0) / np.sqrt(4000)
+    assert (np.abs(drawn.mean(0) - expected_mean) < 4 * error).all()
+
+
+def test_logistic_mixture_fits_what_one_logistic_cannot() -> None:
+    """Two levels far apart, each half of the time: 1 bit at best, 8 if all levels are alike."""
+    value = tf.constant([25 / 255, 230 / 255] * 20, shape=[40, 1, 1, 1])
+    bits = {}
+    for make, numbers in (
+        (distributions.discretized_logistic, 2),
+        (distributions.logistic_mixture, 3 * distributions.MIXTURE),
+    ):
+        outputs = tf.Variable(0.3 * tf.random.stateless_normal([1, 1, 1, numbers], [0, 1]))
+        optimizer = keras.optimizers.Adam(0.1)
+        for _ in range(300):
+            with tf.GradientTape() as tape:
+                nll = -tf.reduce_mean(make(outputs).log_prob(value)) / np.log(2)
+            optimizer.apply(tape.gradient(nll, [outputs]), [outputs])
+        bits[numbers] = float(nll)
+    assert bits[2] > 8
+    assert bits[3 * distributions.MIXTURE] < 4
 
 
 def test_diagonal_gaussian_and_its_kl_are_analytic() -> None:

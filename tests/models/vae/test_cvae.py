@@ -182,7 +182,7 @@ def test_a_gsnn_draws_from_the_prior_and_has_no_encoder() -> None:
     [
         {"quadrants": 2, "alpha": 0.5},
         {"posterior": "iaf", "flow_hidden_units": (8,), "analytic_kl": False, "k": 3},
-        {"likelihood": "discretized_logistic", "quadrants": 3, "free_bits": 1.0},
+        {"likelihood": "logistic_mixture", "quadrants": 3, "free_bits": 1.0},
     ],
 )
 def test_other_fillings_train(flags) -> None:

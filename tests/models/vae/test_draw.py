@@ -140,6 +140,7 @@ def test_with_xla_and_other_likelihoods_and_priors() -> None:
     for flags in (
         {"likelihood": "gaussian", "jit": True},
         {"likelihood": "discretized_logistic", "prior": "maf", "analytic_kl": False},
+        {"likelihood": "logistic_mixture"},
     ):
         model = _make(**flags, steps_per_execution=2)
         rows = model.run_steps(iter(tf.data.Dataset.from_tensors({"image": images}).repeat()), 2)

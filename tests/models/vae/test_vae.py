@@ -93,7 +93,7 @@ def test_adapt_sets_the_bias_to_the_clipped_logit_of_the_mean() -> None:
     np.testing.assert_allclose(biases[4:], np.log(0.001 / 0.999), rtol=1e-5)
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "discretized_logistic"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "discretized_logistic", "logistic_mixture"])
 def test_other_likelihoods_train(likelihood: str) -> None:
     model = vae.VAE(
         *vae.networks((8, 8, 1), vae.HParams(likelihood=likelihood)), likelihood=likelihood

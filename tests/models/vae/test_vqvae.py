@@ -129,7 +129,7 @@ def test_samples_decode_codes_of_the_prior() -> None:
         {"codebook_decay": 0.0},
         {"restart_below": 0.5},
         {"likelihood": "bernoulli", "binarize": "threshold"},
-        {"halvings": 2},
+        {"halvings": 2, "likelihood": "logistic_mixture"},
     ],
 )
 def test_learns_more_of_digits_than_pixels_alone_tell(flags) -> None:

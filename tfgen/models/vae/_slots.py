@@ -15,6 +15,7 @@ LIKELIHOODS: dict[str, Callable[..., tfd.Distribution]] = {
     "bernoulli": distributions.bernoulli,
     "gaussian": distributions.gaussian,
     "discretized_logistic": distributions.discretized_logistic,
+    "logistic_mixture": distributions.logistic_mixture,
 }
 
 
@@ -283,7 +284,8 @@ class PixelwiseLikelihood(Likelihood):
     """Pixels that are independent given the latents.
 
     Args:
-        kind: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log scales).
+        kind: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log scales),
+            or "logistic_mixture" (see `distributions`).
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
@@ -397,7 +399,9 @@ def pixel_numbers(hparams: Any, channels: int) -> int:
     """How many numbers the likelihood by the flags of `vae.HParams` is given for each pixel."""
     if hparams.likelihood == "pixelcnn":
         return hparams.pixelcnn_context
-    return channels if hparams.likelihood == "bernoulli" else 2 * channels
+    return channels * {"bernoulli": 1, "logistic_mixture": 3 * distributions.MIXTURE}.get(
+        hparams.likelihood, 2
+    )
 
 
 def likelihood(hparams: Any, image_shape: Sequence[int]) -> Likelihood:

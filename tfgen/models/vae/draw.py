@@ -23,7 +23,7 @@ Network For Image Generation. ICML 2015: eq. 3-8 (network), 9-12 (loss), 17-18 (
 
 Differs from the paper:
   * c_0 starts as the logit of the mean image, as the output's bias does in every VAE here.
-  * The likelihood may also be a Gaussian or a discretised logistic, the prior a flow.
+  * The likelihood may also be a Gaussian or of discretised logistics, the prior a flow.
   * The flagfiles have 5 to 10 glimpses and 10 latents at each, and the weight of the KL rises over
     the first 1000 steps: else the latents can die before the windows have found what to look at.
 """
@@ -405,7 +405,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> DRAW:
     (latents,), (units,) = hparams.latent_dims, hparams.hidden_units
     sizes = hparams.glimpses, latents, units
     windows = (hparams.read_size, hparams.write_size) if hparams.attention else (None, None)
-    numbers = channels if hparams.likelihood == "bernoulli" else 2 * channels
+    numbers = _slots.pixel_numbers(hparams, channels)
     seed = hparams.seed
     of_all = dataclasses.replace(hparams, latent_dims=(hparams.glimpses * latents,))
     model = DRAW(

@@ -27,7 +27,7 @@ Y. Burda et al. ICLR 2016. Free bits: D. P. Kingma et al. NeurIPS 2016, eq. 15.
 Differs from the paper:
   * Two hidden tanh layers of 200 and 50 latents, Glorot weights and Adam as in Burda et al.,
     where the paper has one of 500, N(0, 0.01) weights and Adagrad.
-  * The likelihood may also be a discretised logistic, or a PixelCNN.
+  * The likelihood may also be a discretised logistic or a mixture of them, or a PixelCNN.
 """
 
 import copy
@@ -72,7 +72,9 @@ class HParams(hparams.HParams):
     hidden_units: tuple[int, ...] = (200,)
     analytic_kl: bool = True  # Closed form of the top layer's KL instead of its sampled value.
     # Distribution of pixels given latents: independent ones, or a PixelCNN.
-    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic", "pixelcnn"] = "bernoulli"
+    likelihood: Literal[
+        "bernoulli", "gaussian", "discretized_logistic", "logistic_mixture", "pixelcnn"
+    ] = "bernoulli"
     pixelcnn_layers: int = 4  # Layers of a PixelCNN likelihood after its first one.
     pixelcnn_filters: int = 32  # Their channels.
     pixelcnn_kernel: int = 5  # Side of their kernels, odd; a small one leaves more to the latents.

@@ -59,7 +59,9 @@ class HParams(hparams.HParams):
     prior_layers: int = 8  # Layers of the prior after the first.
     prior_filters: int = 64  # Channels of the prior's layers.
     # Distribution of a pixel's channel.
-    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic"] = "discretized_logistic"
+    likelihood: Literal["bernoulli", "gaussian", "discretized_logistic", "logistic_mixture"] = (
+        "discretized_logistic"
+    )
     # How grey values become {0, 1} for a Bernoulli likelihood: a fresh draw at each use, one draw
     # for ever, or a threshold at 1/2.
     binarize: Literal["dynamic", "fixed", "threshold"] = "dynamic"
@@ -105,7 +107,7 @@ class VQVAE(GenerativeModel):
         quantizer: of these vectors.
         prior: over maps (h, w, 1) of as many levels as there are codes.
         prior_from: steps after which the prior learns, and it alone.
-        likelihood: "bernoulli", "gaussian" or "discretized_logistic", see `VAE`.
+        likelihood: of pixels that are independent given their codes: a name as for `VAE`.
         **kwargs: of `keras.Model`.
 
     Raises:
