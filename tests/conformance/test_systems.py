@@ -19,6 +19,7 @@ import tensorflow as tf
 from tfgen import commands, data, hparams, listing
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch
+from tfgen.metrics.measure import Settings
 from tfgen.models.gan import gan
 from tfgen.training import checkpoint, strategies
 from tfgen.training.model import GenerativeModel
@@ -323,6 +324,16 @@ def test_restored_from_a_checkpoint_it_goes_on_alike(case, tmp_path):
     rows = [m.run_steps(case.stream(start_step=3), 2) for m in (first, second)]
     assert rows[0] == rows[1]
     assert_equal(state(second), state(first))
+
+
+def test_every_evaluation_measures_finite_numbers(case, model):
+    few = Settings(limit=40, k=4, num_samples=48, features="random")
+    for name in model.evaluations:
+        module, function = name.split(".")
+        evaluate = getattr(importlib.import_module(f"tfgen.metrics.{module}"), function)
+        for measure, found in evaluate(model, case.data, few).items():
+            assert np.isfinite(found.value), measure
+            assert found.note, measure
 
 
 @pytest.mark.slow

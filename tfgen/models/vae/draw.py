@@ -280,6 +280,9 @@ class DRAW(vae.VAE):
         ValueError: if encoder and decoder do not fit, or the posterior is another.
     """
 
+    # The mutual information asks what q(z|x) is at others' draws, which takes a pass for each.
+    evaluations = tuple(e for e in vae.VAE.evaluations if e != "latents.mutual_information")
+
     def __init__(self, encoder: Any, decoder: Any, **kwargs: Any):
         super().__init__(encoder, decoder, **kwargs)
         wanted = [(n.glimpses, n.latents, n.units) for n in (self.encoder, self.decoder)]
