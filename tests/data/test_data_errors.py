@@ -26,8 +26,8 @@ def message_of(*arguments, **keywords):
 def test_unknown_name(tmp_path, name, meant):
     assert message_of(name, data_dir=os.fspath(tmp_path)) == (
         f"Unknown data set {name!r}: did you mean {meant!r}? Known without files: digits, ring8, "
-        "grid25, stacked_digits, stacked_mnist, placed_digits, placed_mnist; further any TFDS "
-        "name, or folder:PATH."
+        "grid25, stacked_digits, stacked_mnist, placed_digits, placed_mnist, layered_digits, "
+        "layered_mnist; further any TFDS name, or folder:PATH."
     )
 
 
@@ -75,7 +75,7 @@ def test_missing_keys(data_dir):
     assert message_of("ring8") == (
         "Data set 'ring8' has no key 'image', it has point, label; data sets known to have "
         "'image': digits, mnist, fashion_mnist, omniglot, stacked_digits, stacked_mnist, "
-        "placed_digits, placed_mnist, folder:PATH."
+        "placed_digits, placed_mnist, layered_digits, layered_mnist, folder:PATH."
     )
     assert message_of("digits", data_dir=data_dir, needs=("point",)) == (
         "Data set 'digits' has no key 'point', it has image, label; data sets known to have "
@@ -130,6 +130,6 @@ def test_damaged_files(toy_dir, tmp_path):
 def test_names_need_no_files(data_dir):
     assert data.names() == [
         "digits", "ring8", "grid25", "stacked_digits", "stacked_mnist", "placed_digits",
-        "placed_mnist",
+        "placed_mnist", "layered_digits", "layered_mnist",
     ]  # fmt: skip
     assert all(re.fullmatch(r"\w+", name) for name in data.names())

@@ -12,12 +12,14 @@ from tfgen.data.spec import SPLITS, DataError, DataSpec
 _FOLDER = "folder:"
 _STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}
 _PLACED = {"placed_digits": ("digits", 32), "placed_mnist": ("mnist", 60)}  # side of the canvas
-_SQUARE = ("digits", "mnist", "fashion_mnist", "omniglot", *_STACKED, *_PLACED)
+_LAYERED = {"layered_digits": ("digits", 16), "layered_mnist": ("mnist", 32)}
+_SQUARE = ("digits", "mnist", "fashion_mnist", "omniglot", *_STACKED, *_PLACED, *_LAYERED)
 _WITH_KEY = {  # data sets known to have a key, for messages
     "image": (*_SQUARE, "folder:PATH"),
     "label": (*_SQUARE, *synthetic.MIXTURES, "folder:PATH with class sub-folders"),
     "point": synthetic.MIXTURES,
-    "attributes": ("celeb_a", "folder:PATH with attributes.csv"),
+    "attributes": (*_LAYERED, "celeb_a", "folder:PATH with attributes.csv"),
+    "mask": tuple(_LAYERED),
 }
 
 
@@ -118,7 +120,7 @@ class Data:
 
 def names() -> list[str]:
     """The data sets that need no prepared files; those of mnist need prepared mnist."""
-    return ["digits", *synthetic.MIXTURES, *_STACKED, *_PLACED]
+    return ["digits", *synthetic.MIXTURES, *_STACKED, *_PLACED, *_LAYERED]
 
 
 def load(
@@ -136,8 +138,9 @@ def load(
 
     Args:
       name: `digits`, `ring8`, `grid25`, `stacked_digits`, `stacked_mnist`, `placed_digits` (8x8
-        anywhere on 32x32), `placed_mnist` (28x28 on 60x60), any TFDS name that is prepared under
-        `data_dir` (`mnist`, `celeb_a`, ...), or `folder:PATH`.
+        anywhere on 32x32), `placed_mnist` (28x28 on 60x60), `layered_digits` (8x8 on stripes of
+        16x16), `layered_mnist` (28x28 on 32x32), any TFDS name that is prepared under `data_dir`
+        (`mnist`, `celeb_a`, ...), or `folder:PATH`.
       data_dir: TFDS' directory; None for TFDS' own default.
       image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1} or "uint8" 0..255.
       binarization: for "binary": "dynamic", "fixed" or "threshold"; see `pixels.Pixels`.
@@ -197,6 +200,10 @@ def _source(
         of, side = _PLACED[name]
         base = _source(of, data_dir, image_size, ("image",), on_bad_image, fixed)
         return synthetic.placed(base, side)
+    if name in _LAYERED:
+        of, side = _LAYERED[name]
+        base = _source(of, data_dir, image_size, ("image",), on_bad_image, fixed)
+        return synthetic.layered(synthetic.placed(base, side))
     if name == "digits":
         from tfgen.data import digits  # registers the TFDS builder, so only when wanted
 

@@ -1,4 +1,4 @@
-"""Data sets made of draws: two Gaussian mixtures in the plane, stacked and placed digits.
+"""Data sets made of draws: Gaussian mixtures in the plane; stacked, placed and layered digits.
 
 References: ring and grid of Gaussians: Srivastava et al. 2017, "VEEGAN", section 4.1; stacked
 MNIST: Metz et al. 2017, "Unrolled Generative Adversarial Networks", section 3.3.2.
@@ -6,6 +6,7 @@ MNIST: Metz et al. 2017, "Unrolled Generative Adversarial Networks", section 3.3
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -99,6 +100,8 @@ def stacked(base: Source) -> Source:
 def placed(base: Source, side: int) -> Source:
     """The images of `base`, each somewhere on a black canvas of side x side; all else as there.
 
+    They lie anywhere inside with the same probability.
+
     Raises:
         DataError: if an image is larger than the canvas.
     """
@@ -108,28 +111,91 @@ def placed(base: Source, side: int) -> Source:
             f"Images to be placed must be {side}x{side} at most, the size of the canvas. "
             f"Received: {width}x{height}; give a smaller --image_size."
         )
+
+    def place(rows: Rows, words: tf.Tensor) -> Rows:
+        image = rows["image"]
+        for axis in (1, 2):
+            length = image.shape[axis]
+            start = draws.integers(words[:, axis - 1], side - length + 1)
+            # A black row and column at the end is what the canvas shows around the image.
+            image = tf.pad(image, [[0, int(a == axis)] for a in range(4)])
+            index = tf.range(side, dtype=tf.int64) - start[:, tf.newaxis]  # [B, side]
+            index = tf.where((index >= 0) & (index < length), index, length)
+            image = tf.gather(image, index, axis=axis, batch_dims=1)
+        return {**rows, "image": image}
+
     return dataclasses.replace(
         base,
         keys={**base.keys, "image": Key((side, side, channels), "uint8")},
-        open=lambda split: Placed(base.open(split), side, split),
+        open=lambda split: Varied(base.open(split), place, 2, "places", split),
+    )
+
+
+def layered(base: Source) -> Source:
+    """The images of `base` as ink in front of grey stripes, with attributes and a mask.
+
+    The ink has a brightness from 0.6 to 1 and lies upon stripes from 0.1 to 0.5, two periods of
+    which cross the image in any direction:
+
+        image = ink (0.6 + 0.4 w) + (1 - ink) (0.3 + 0.2 cos(4 pi (u cos t + v sin t) + phase))
+
+    with places (u, v) in [0, 1)^2 and w, t, phase uniform. `attributes` float32 [B, A] are the
+    one-hot of the label and w, all of the foreground; `mask` float32 [B, H, W, 1] is 1 where
+    ink > 1/2.
+    """
+    height, width, _ = base.keys["image"].shape
+    classes = base.num_classes or 0
+    u = tf.range(width, dtype=tf.float64) / width
+    v = tf.range(height, dtype=tf.float64)[:, tf.newaxis] / height
+
+    def layer(rows: Rows, words: tf.Tensor) -> Rows:
+        # In float64: float32 functions round by the place in their vector, see `draws.normals`.
+        numbers = tf.cast(words, tf.float64) * 2.0**-32
+        brightness, turn, phase = tf.unstack(numbers[:, tf.newaxis, tf.newaxis], axis=-1)
+        angle = math.pi * turn
+        along = u * tf.cos(angle) + v * tf.sin(angle)  # [B, H, W]
+        stripes = 0.3 + 0.2 * tf.cos(4.0 * math.pi * along + 2.0 * math.pi * phase)
+        ink = tf.cast(rows["image"], tf.float64) / 255.0
+        stripes, level = stripes[..., tf.newaxis], (0.6 + 0.4 * brightness)[..., tf.newaxis]
+        image = ink * level + (1.0 - ink) * stripes
+        of_label = tf.one_hot(rows["label"], classes)
+        return {
+            **rows,
+            "image": tf.cast(tf.round(255.0 * image), tf.uint8),
+            "attributes": tf.concat([of_label, tf.cast(numbers[:, :1], tf.float32)], axis=1),
+            "mask": tf.cast(ink > 0.5, tf.float32),
+        }
+
+    return dataclasses.replace(
+        base,
+        keys={
+            **base.keys,
+            "attributes": Key((classes + 1,), "float32"),
+            "mask": Key((height, width, 1), "float32"),
+        },
+        open=lambda split: Varied(base.open(split), layer, 3, "layers", split),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Placed:
-    """A split whose images lie on canvases, anywhere inside with the same probability.
+class Varied:
+    """A split whose rows are changed by draws of their own.
 
-    In training the place is a function of (seed, position in the stream), so an image has another
-    in each epoch; in `ordered` it is one of the example's index, whatever the seed.
+    In training the draws are a function of (seed, position in the stream), so that an example has
+    others in each epoch; in `ordered` they are one of the example's index, whatever the seed.
 
     Attributes:
-      base: the split of the images, uint8 [B, H, W, C].
-      side: of the canvases, H and W at least.
+      base: the split that is changed.
+      change: (rows, uint32 words [B, number]) -> rows.
+      number: of words for each row.
+      stream: names the draws.
       name: the split, which names the fixed draws of `ordered`.
     """
 
     base: Split
-    side: int
+    change: Callable[[Rows, tf.Tensor], Rows]
+    number: int
+    stream: str
     name: str
 
     @property
@@ -139,28 +205,21 @@ class Placed:
 
     def train(self, plan: Plan, finish: Finish) -> tf.data.Dataset:
         """See `Split`."""
-        return self.base.train(plan, self._place(draws.stream_key(plan.seed, "places"), finish))
+        key = draws.stream_key(plan.seed, self.stream)
+        return self.base.train(plan, self._changed(key, finish))
 
     def ordered(self, batch_size: int, size: int, finish: Finish) -> tf.data.Dataset:
         """See `Split`."""
-        key = draws.stream_key(0, f"places/{self.name}")
-        return self.base.ordered(batch_size, size, self._place(key, finish))
+        key = draws.stream_key(0, f"{self.stream}/{self.name}")
+        return self.base.ordered(batch_size, size, self._changed(key, finish))
 
-    def _place(self, key: int, finish: Finish) -> Finish:
-        """`finish` after the images have been placed by the draws of a key."""
+    def _changed(self, key: int, finish: Finish) -> Finish:
+        """`finish` after the rows have been changed by the draws of a key."""
 
-        def place(rows: Rows, position: tf.Tensor) -> Rows:
+        def change(rows: Rows, position: tf.Tensor) -> Rows:
             image = rows["image"]
             count = tf.shape(image)[0] if image.shape[0] is None else image.shape[0]
-            words = draws.words(key, position, count, 2)
-            for axis in (1, 2):
-                length = image.shape[axis]
-                start = draws.integers(words[:, axis - 1], self.side - length + 1)
-                # A black row and column at the end is what the canvas shows around the image.
-                image = tf.pad(image, [[0, int(a == axis)] for a in range(4)])
-                index = tf.range(self.side, dtype=tf.int64) - start[:, tf.newaxis]  # [B, side]
-                index = tf.where((index >= 0) & (index < length), index, length)
-                image = tf.gather(image, index, axis=axis, batch_dims=1)
-            return finish({**rows, "image": image}, position)
+            words = draws.words(key, position, count, self.number)
+            return finish(self.change(rows, words), position)
 
-        return place
+        return change

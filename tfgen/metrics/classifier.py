@@ -15,6 +15,8 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -116,9 +118,17 @@ def load(data: Data, cache_dir: str | os.PathLike | None = None, seed: int = 0) 
     Raises:
         UserError: if the data has no labels, or the cache cannot be written or read.
     """
-    path = cache_path(data.spec, cache_dir, seed)
+    return cached(cache_path(data.spec, cache_dir, seed), lambda: train(data, seed))
+
+
+def cached(path: pathlib.Path, make: Callable[[], keras.Model]) -> keras.Model:
+    """The classifier in a file of the cache, made first where there is none.
+
+    Raises:
+        UserError: if the file cannot be written or read.
+    """
     if not path.is_file():
-        model = train(data, seed)
+        model = make()
         with run.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with run.atomic_path(path) as temporary:
@@ -129,10 +139,12 @@ def load(data: Data, cache_dir: str | os.PathLike | None = None, seed: int = 0) 
         raise UserError(f"cannot read the classifier {path}; delete it: {error}") from error
 
 
-def cache_path(spec: DataSpec, cache_dir: str | os.PathLike | None, seed: int) -> pathlib.Path:
-    """Where the classifier is kept: a function of data, split, size, network and seed."""
+def cache_path(
+    spec: DataSpec, cache_dir: str | os.PathLike | None, seed: int, target: str = "label"
+) -> pathlib.Path:
+    """Where the classifier of a batch key is kept: a function of data, size, network and seed."""
     folder = cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tfgen"
-    key = {
+    key: dict[str, Any] = {
         "version": _VERSION,
         "data": spec.name,
         "split": "train",
@@ -142,6 +154,8 @@ def cache_path(spec: DataSpec, cache_dir: str | os.PathLike | None, seed: int) -
         "binary": spec.image_range == "binary",
         "seed": seed,
     }
+    if target != "label":
+        key["target"] = target, spec.shapes[target]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     return pathlib.Path(folder).expanduser() / f"classifier-{short_name(spec.name)}-{digest}.keras"
 
