@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 import tensorflow as tf
 from sklearn.datasets import load_digits
@@ -230,6 +231,81 @@ def test_places_in_training_are_of_seed_and_position(data_dir):
     first, second = take(138, batch_size=20).reshape(2, 1380, -1)
     again = {image.tobytes() for image in first} & {image.tobytes() for image in second}
     assert len(again) < 15
+
+
+def test_layered_digits(data_dir, digits):
+    needs = ("image", "attributes", "mask")
+    loaded = data.load("layered_digits", data_dir=data_dir, image_range="uint8", needs=needs)
+    spec = loaded.spec
+    assert spec.shapes == {
+        "image": (16, 16, 1), "label": (), "attributes": (11,), "mask": (16, 16, 1)
+    }  # fmt: skip
+    batch, single = whole(loaded, "test", seed=9), whole(digits, "test")
+    np.testing.assert_array_equal(batch["label"], single["label"])
+    np.testing.assert_array_equal(batch["attributes"][:, :10], np.eye(10)[single["label"]])
+    brightness = batch["attributes"][:, 10].astype(np.float64)
+    assert scipy.stats.kstest(brightness, "uniform").pvalue > 1e-3
+    turns = []
+    for image, mask, digit, w in zip(
+        batch["image"][..., 0], batch["mask"][..., 0], single["image"][..., 0] / 255.0,
+        brightness, strict=True,
+    ):  # fmt: skip
+        top, left = np.argwhere(mask).min(0) - np.argwhere(digit > 0.5).min(0)
+        ink = np.zeros((16, 16))
+        ink[top : top + 8, left : left + 8] = digit
+        np.testing.assert_array_equal(mask, ink > 0.5)
+        # The stripes between the ink: a wave of two periods, found by least squares over its turn.
+        seen = (image / 255.0 - ink * (0.6 + 0.4 * w))[ink < 1] / (1 - ink[ink < 1])
+        if len(turns) < 100:
+            turn, height, left_over = fit_stripes(seen, np.argwhere(ink < 1), 1 - ink[ink < 1])
+            # Pixels are rounded by 0.5 / 255; least squares makes no largest error least.
+            assert left_over < 0.75 / 255
+            assert height == pytest.approx(0.2, abs=0.002)
+            turns.append(turn)
+        np.testing.assert_array_equal(image[ink == 1], np.round(255 * (0.6 + 0.4 * w)))
+    assert scipy.stats.kstest(turns, "uniform").pvalue > 1e-3
+    other = whole(loaded, "test", seed=1)
+    for key, value in batch.items():
+        np.testing.assert_array_equal(value, other[key])
+
+
+def fit_stripes(seen, places, weights):
+    """Turn in [0, 1) and height of the wave nearest to what is seen, and its largest error.
+
+    Errors are of pixels as they are in the image, hence weighted.
+    """
+    v, u = places.T / 16
+    target = (seen - 0.3) * weights
+
+    def of(turn):
+        along = 4 * np.pi * (u * np.cos(np.pi * turn) + v * np.sin(np.pi * turn))
+        wave = np.stack([np.cos(along), np.sin(along)], 1) * weights[:, None]
+        amplitudes = np.linalg.lstsq(wave, target, rcond=None)[0]
+        return np.abs(wave @ amplitudes - target).max(), np.hypot(*amplitudes)
+
+    largest = lambda turn: of(turn)[0]  # noqa: E731
+    start = min(np.linspace(0, 1, 200, endpoint=False), key=largest)
+    bounds = (start - 0.01, start + 0.01)
+    turn = scipy.optimize.minimize_scalar(largest, bounds=bounds, method="bounded").x
+    error, height = of(turn)
+    return turn % 1, height, error
+
+
+def test_layers_in_training_are_of_seed_and_position(data_dir):
+    needs = ("image", "attributes", "mask")
+    loaded = data.load("layered_digits", data_dir=data_dir, image_range="uint8", needs=needs)
+
+    def take(count, **arguments):
+        stream = loaded.train(seed=3, **arguments).as_numpy_iterator()
+        batches = list(itertools.islice(stream, count))
+        return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+
+    unbroken = take(6, batch_size=20)
+    for key, value in take(3, batch_size=20, start_step=3).items():
+        np.testing.assert_array_equal(value, unbroken[key][60:])
+    for key, value in take(12, batch_size=10).items():
+        np.testing.assert_array_equal(value, unbroken[key])
+    assert len({float(w) for w in take(138, batch_size=20)["attributes"][:, 10]}) > 2700
 
 
 def test_images_too_large_for_their_canvas(data_dir):

@@ -114,7 +114,9 @@ def folder(tmp_path_factory) -> pathlib.Path:
     run_dir = run.RunDir(tmp_path_factory.mktemp("run"))
     run_dir.samples.mkdir()
     styles = [f"styles_of_class_{label}" for label in (2, 3, 4)]
-    kinds = ("samples", "reconstructions", "completions", "analogies", "canvases")
+    kinds = (
+        "samples", "reconstructions", "completions", "analogies", "canvases", "progressions",
+    )  # fmt: skip
     for name in (*kinds, "c1", "c2", "c3", *styles):
         Image.new("L", (8, 8)).save(run_dir.samples / f"{name}-000000010.png")
     Image.new("L", (8, 8)).save(run_dir.samples / "drawing-000000010.gif")
