@@ -117,7 +117,8 @@ def train(data: Data, seed: int = 0) -> keras.Model:
     if "attributes" not in spec.shapes:
         raise UserError(f"attributes cannot be read where there are none, as in data {spec.name!r}")
     low, high = limits(data)
-    model = classifier.network(spec.image_shape, *spec.shapes["attributes"], seed)
+    (count,) = spec.shapes["attributes"]
+    model = classifier.network(spec.image_shape, count, seed)
     logging.warning(
         "training the classifier of attributes of %s, %d steps; it is kept for the next time",
         spec.name, _STEPS,

@@ -1,5 +1,7 @@
 """Attribute2Image: objective by hand and by integration, what each part may see, progressions."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -324,6 +326,21 @@ def test_collapse_is_named() -> None:
     found = model.diagnose({"kl": 3.0, "kl_background": 0.02})
     assert found == {"posterior collapse": "kl_background 0.02 nats, below 0.1"}
     assert "kl 0.01, kl_background 0.01" in str(model.diagnose({"kl": 0.01, "kl_background": 0.01}))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_without_layers_it_is_saved_and_trains_in_any_precision(precision: str, tmp_path) -> None:
+    keras.config.set_dtype_policy(precision)
+    model, rows = ready(layered=False), batch()
+    del rows["mask"]
+    found = model.run_steps(iter(tf.data.Dataset.from_tensors(rows).repeat()), 3)
+    assert all(np.isfinite(value) for row in found for value in row.values())
+    assert model.sample(2, 0).dtype == tf.float32
+    model.save(tmp_path / "model.keras")
+    twin = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(twin) is attribute.AttributeCVAE
+    assert json.dumps(twin.get_config()) == json.dumps(model.get_config())  # without tuples
+    np.testing.assert_array_equal(twin.sample(4, 7), model.sample(4, 7))
 
 
 # Bad input.

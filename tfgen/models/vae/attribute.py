@@ -486,7 +486,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> AttributeCVAE:
     (attributes,) = data_spec.shapes["attributes"]
     of_foreground = (hparams.foreground_filters, hparams.foreground_units)
     of_background = (hparams.background_filters, hparams.background_units)
-    objective = {
+    objective: dict[str, Any] = {
         "sigma": hparams.sigma,
         "kl_weight": hparams.kl_weight,
         "kl_warmup_steps": hparams.kl_warmup_steps,
