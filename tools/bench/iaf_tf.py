@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import keras
-import numpy as np
-
 from tfgen.models.vae import iaf
 from tools.bench import training
 from tools.bench.work import IAF_BLOCKS, IAF_CONTEXT, IAF_HIDDEN, IWAE_BATCH, LEARNING_RATE, Run
@@ -23,10 +20,5 @@ def hparams(**flags: Any) -> iaf.HParams:
 
 
 def tfgen(order: dict[str, Any], **flags: Any) -> tuple[Run, dict[str, Any]]:
-    """`vae.iaf` by its `build`, trained by its own train function from its own pipeline."""
-    hp = hparams(**flags)
-    keras.config.set_dtype_policy(hp.precision)
-    data = training.dataset(np.load(order["images"]), "binary")
-    model = iaf.build(hp, data.spec)
-    stream = data.train(IWAE_BATCH, seed=hp.seed)
-    return training.runner(model, iter(stream), hp, "loss"), training.VERSIONS
+    """`vae.iaf`."""
+    return training.on_bits(iaf.build, hparams(**flags), order)

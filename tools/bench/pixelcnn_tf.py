@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import keras
-import numpy as np
-
 from tfgen.models.vae import pixelcnn
 from tools.bench import training
 from tools.bench.work import IWAE_BATCH, LEARNING_RATE, PIXELCNN_FILTERS, PIXELCNN_LAYERS, Run
@@ -23,10 +20,5 @@ def hparams(**flags: Any) -> pixelcnn.HParams:
 
 
 def tfgen(order: dict[str, Any], **flags: Any) -> tuple[Run, dict[str, Any]]:
-    """`vae.pixelcnn` by its `build`, trained by its own train function from its own pipeline."""
-    hp = hparams(steps_per_execution=2, **flags)
-    keras.config.set_dtype_policy(hp.precision)
-    data = training.dataset(np.load(order["images"]), "binary")
-    model = pixelcnn.build(hp, data.spec)
-    stream = data.train(IWAE_BATCH, seed=hp.seed)
-    return training.runner(model, iter(stream), hp, "loss"), training.VERSIONS
+    """`vae.pixelcnn`."""
+    return training.on_bits(pixelcnn.build, hparams(steps_per_execution=2, **flags), order)

@@ -1,7 +1,7 @@
 """tfgen's contenders: the data pipeline and train loop that `python -m tfgen.train` has."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -37,6 +37,20 @@ def dataset(images: np.ndarray, image_range: str) -> Data:
         keys, None, splits, lambda _: table(keys, size, iter([{"image": images}]), None)
     )
     return Data(spec, source, Pixels(image_range, "dynamic"))
+
+
+def on_bits(
+    build: Callable[[Any, DataSpec], GenerativeModel], hparams: HParams, order: dict[str, Any]
+) -> tuple[Run, dict[str, Any]]:
+    """A system by its `build`, trained by its own train function from its own pipeline.
+
+    Its images are binarised anew at each use.
+    """
+    keras.config.set_dtype_policy(hparams.precision)
+    data = dataset(np.load(order["images"]), "binary")
+    model = build(hparams, data.spec)
+    stream = data.train(hparams.batch_size, seed=hparams.seed)
+    return runner(model, iter(stream), hparams, "loss"), VERSIONS
 
 
 def runner(model: GenerativeModel, batches: Iterator, hparams: HParams, loss: str) -> Run:

@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import keras
-import numpy as np
-
 from tfgen.models.vae import vqvae
 from tools.bench import training, work
 from tools.bench.work import IWAE_BATCH, LEARNING_RATE, Run
@@ -28,10 +25,5 @@ def hparams(**flags: Any) -> vqvae.HParams:
 
 
 def tfgen(order: dict[str, Any], **flags: Any) -> tuple[Run, dict[str, Any]]:
-    """`vae.vqvae` by its `build`, trained by its own train function from its own pipeline."""
-    hp = hparams(steps_per_execution=5, **flags)
-    keras.config.set_dtype_policy(hp.precision)
-    data = training.dataset(np.load(order["images"]), "binary")
-    model = vqvae.build(hp, data.spec)
-    stream = data.train(IWAE_BATCH, seed=hp.seed)
-    return training.runner(model, iter(stream), hp, "loss"), training.VERSIONS
+    """`vae.vqvae`."""
+    return training.on_bits(vqvae.build, hparams(steps_per_execution=5, **flags), order)
