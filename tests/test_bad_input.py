@@ -72,6 +72,7 @@ def fails(tmp_path, digits_dir, capsys):
         ([*TINY, "stray"], "unexpected argument: 'stray'"),
         ([*GAN, "--discriminator_steps=0"], "--discriminator_steps must be more than 0"),
         ([*GAN, "--penalty_weight=-1"], "--penalty_weight must be 0 or more"),
+        (["--system=vae.attribute", "--data=digits"], r"no key 'attributes'.*layered_digits"),
         (["--system=gan.unrolled", "--unrolled_steps=-1"], "--unrolled_steps must be 0 or more"),
         ([*GAN, "--minibatch_kernels=4", "--batch_size=1"], "--batch_size must be"),
         ([*GAN, "--feature_matching_layer=conv_9"], r"layers \['.*'\]\. Received: 'conv_9'"),

@@ -176,7 +176,8 @@ class AttributeCVAE(GenerativeModel):
         rows = np.concatenate([batch["attributes"].numpy() for batch in batches])
         self.lowest.assign(rows.min(0))
         self.highest.assign(rows.max(0))
-        self.examples.assign(np.resize(rows[:_EXAMPLES], self.examples.shape))
+        spread = np.linspace(0, len(rows) - 1, _EXAMPLES).round().astype(int)
+        self.examples.assign(rows[spread])  # folders are in the order of their names
 
     def scaled(self, attributes: tf.Tensor) -> tf.Tensor:
         """Attributes [..., A] to [-1, 1]; one that never varies to -1."""
