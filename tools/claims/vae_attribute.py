@@ -1,7 +1,6 @@
 """What Yan et al. 2016 claim of Attribute2Image, measured on digits upon stripes.
 
-The paper has a network read the attributes off generated images (section 5.1, table 1: faces of LFW
-and birds of CUB, neither of which is at hand). Its layered model was better than its conditional
+The paper's images are faces of LFW and birds of CUB, neither of which is at hand. Its layered model was better than its conditional
 VAE without layers, by far on birds, whose backgrounds vary. Here the attributes are a digit's class
 and brightness, the background has stripes of any direction and phase, and both models are asked for
 the attributes of the test examples, after the same steps on the same data.
@@ -53,7 +52,7 @@ def read_off(outcomes: Outcomes, data: str) -> Claim:
         f"{data} upon stripes: a classifier reads the asked attributes off the images of the "
         f"layered CVAE ({sizes[0]} weights) more often than off those of the CVAE without layers "
         f"({sizes[1]}); off real images {real:.3f}, by chance 0.5",
-        "table 1, other data",
+        "section 5.1, other data",
         text(ours),
         text(plain),
         "share",
@@ -68,7 +67,7 @@ def nearer(outcomes: Outcomes, data: str) -> Claim:
     return Claim(
         f"{data} upon stripes: squared difference of the attributes read and asked for, layers "
         "below none",
-        "table 1, other data",
+        "section 5.1, other data",
         text(ours),
         text(plain),
         "squared",

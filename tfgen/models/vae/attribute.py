@@ -24,9 +24,9 @@ One attribute is moved from its least to its largest value, all others and z hel
     y_a = (1 - a) y_min + a y_max
 
 Reference: X. Yan, J. Yang, K. Sohn, H. Lee. Attribute2Image: Conditional Image Generation from
-Visual Attributes. ECCV 2016: section 3.1 (CVAE), 3.2 (layers), 3.3 (objective, recognition
-networks), 5.1 (progression, attributes read off generated images). Widths, batch size, step size,
-`sigma` and `gate_weight` are those of the authors' code.
+Visual Attributes. ECCV 2016: section 3.1 (CVAE), 3.2 (disCVAE), 5.1 (images of attributes,
+progression). Widths, batch size, step size, `sigma` and `gate_weight` are those of the authors'
+code.
 
 Differs from the paper:
   * Images and their layers are in [0, 1], so that x_F is 0 where the background shows. In the
