@@ -1,9 +1,10 @@
 """What Yan et al. 2016 claim of Attribute2Image, measured on digits upon stripes.
 
-The paper's images are faces of LFW and birds of CUB, neither of which is at hand. Its layered model was better than its conditional
-VAE without layers, by far on birds, whose backgrounds vary. Here the attributes are a digit's class
-and brightness, the background has stripes of any direction and phase, and both models are asked for
-the attributes of the test examples, after the same steps on the same data.
+The paper's images are faces of LFW and birds of CUB, neither of which is at hand. Its layered model
+was better than its conditional VAE without layers, by far on birds, whose backgrounds vary. Here
+the attributes are a digit's class and brightness, the background has stripes of any direction and
+phase, and both models are asked for the attributes of the test examples, after the same steps on
+the same data.
 """
 
 import functools
