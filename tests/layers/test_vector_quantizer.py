@@ -98,9 +98,9 @@ def test_averages_follow_the_vectors_in_training_alone() -> None:
 def test_a_code_that_nothing_takes_keeps_its_place() -> None:
     layer, z = make(decay=0.5, dimensions=1, num_codes=2), np.zeros((4, 1), np.float32)
     layer.sums.assign([[0.1], [9.0]])
-    for _ in range(10):
+    for _ in range(300):  # 2^-300 is 0 in float32
         layer(z, training=True)
-    assert layer.codebook.numpy()[1] == pytest.approx(9.0, rel=1e-5)
+    assert layer.codebook.numpy()[1] == pytest.approx(9.0, rel=1e-4)
 
 
 def test_dead_codes_become_vectors_of_the_batch() -> None:

@@ -6,9 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen import stateless
-
-_SMALLEST = 1e-5  # Of a code's count, that its mean be finite.
+_SMALLEST = 1e-5  # Where a code's count stops falling, that the code keeps its place.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +109,7 @@ class VectorQuantizer(keras.layers.Layer):
         """The codes, float32 [K, D]."""
         if self.decay is None:
             return tf.cast(tf.convert_to_tensor(self.table), tf.float32)
-        counts = tf.maximum(tf.convert_to_tensor(self.counts), _SMALLEST)
+        counts = tf.convert_to_tensor(self.counts)
         return tf.convert_to_tensor(self.sums) / counts[:, tf.newaxis]
 
     def indices(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -166,7 +164,9 @@ class VectorQuantizer(keras.layers.Layer):
         sums = tf.math.unsorted_segment_sum(z, taken, self.num_codes)
         # Vectors that codes may become: the first replica's.
         key = tf.stack([tf.constant(self.seed, tf.int64), tf.convert_to_tensor(self.updates)])
-        chosen = stateless.uniform([self.num_codes], key, 0, tf.shape(z)[0], tf.int32)
+        chosen = tf.random.stateless_uniform(
+            [self.num_codes], key, 0, tf.shape(z)[0], tf.int32, alg="philox"
+        )
         others = tf.gather(z, chosen)
         replica = tf.distribute.get_replica_context()
         if replica and replica.num_replicas_in_sync > 1:
@@ -177,6 +177,9 @@ class VectorQuantizer(keras.layers.Layer):
         decay = self.decay or 0.0
         counts = decay * tf.convert_to_tensor(self.counts) + (1.0 - decay) * numbers
         sums = decay * tf.convert_to_tensor(self.sums) + (1.0 - decay) * sums
+        # Of a code that nothing takes both fall alike, until they are too small to be divided.
+        kept = tf.maximum(counts, _SMALLEST)
+        counts, sums = kept, sums * (kept / counts)[:, tf.newaxis]
         if self.restart_below:
             dead = counts < self.restart_below
             counts = tf.where(dead, self.restart_below, counts)
