@@ -54,6 +54,7 @@ def load_data(hparams: hparams_lib.HParams, data_dir: str | None, on_bad_image: 
         needs=hparams.needs,
         on_bad_image=on_bad_image,
         seed=hparams.seed,
+        jitter=hparams.jitter,
     )
 
 

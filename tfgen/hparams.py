@@ -26,11 +26,14 @@ import tokenize
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from absl import flags
 
 from tfgen.errors import UserError
+
+if TYPE_CHECKING:
+    from tfgen.jitter import Jitter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,11 @@ class HParams:
     def binarization(self) -> str:
         """How grey values become {0, 1} where `image_range` is "binary"."""
         return "dynamic"
+
+    @property
+    def jitter(self) -> "Jitter | None":
+        """How images are resized, cropped and flipped; None: as they are."""
+        return None
 
 
 def systems() -> list[str]:

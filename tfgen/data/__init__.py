@@ -2,5 +2,6 @@
 
 from tfgen.data.dataset import Data, load, names
 from tfgen.data.spec import DataError, DataSpec
+from tfgen.jitter import Jitter
 
-__all__ = ["Data", "DataError", "DataSpec", "load", "names"]
+__all__ = ["Data", "DataError", "DataSpec", "Jitter", "load", "names"]

@@ -1,15 +1,18 @@
 """`load`: from a name, as given by `--data`, to batches."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfgen.data import draws, folder, pixels, synthetic, tfds_sets
+from tfgen.data import crops, draws, folder, pixels, synthetic, tfds_sets
+from tfgen.data.crops import Sizes
 from tfgen.data.pipeline import Finish, Plan, Rows, Split
 from tfgen.data.source import Source
 from tfgen.data.spec import SPLITS, DataError, DataSpec
+from tfgen.jitter import Jitter
 
-_FOLDER = "folder:"
+_LABELS = ("label", "label_a", "label_b")  # given wherever there are any
 _STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}
 _PLACED = {"placed_digits": ("digits", 32), "placed_mnist": ("mnist", 60)}  # side of the canvas
 _LAYERED = {"layered_digits": ("digits", 16), "layered_mnist": ("mnist", 32)}
@@ -107,12 +110,18 @@ class Data:
 
     def _finish(self, seed: int, stream: str) -> Finish:
         """The function from raw rows to a batch: keys of the spec, images in range."""
-        key = draws.stream_key(seed, f"binarize/{stream}")
+        noise = {
+            name: draws.stream_key(
+                seed, f"binarize/{'' if name == 'image' else name + '/'}{stream}"
+            )
+            for name in self.spec.shapes
+            if self._source.keys[name].is_image
+        }
 
         def finish(rows: Rows, position: tf.Tensor) -> Rows:
             batch = {name: rows[name] for name in self.spec.shapes}
-            if "image" in batch:
-                batch["image"] = self._to_range(batch["image"], key, position)
+            for name, key in noise.items():
+                batch[name] = self._to_range(batch[name], key, position)
             return batch
 
         return finish
@@ -133,6 +142,7 @@ def load(
     needs: Sequence[str] = ("image",),
     on_bad_image: str = "skip",
     seed: int = 0,
+    jitter: Jitter | None = None,
 ) -> Data:
     """Opens a data set.
 
@@ -150,6 +160,8 @@ def load(
       on_bad_image: for folders: "skip" (with a warning) or "fail".
       seed: of the binarisation noise in `Data.batches` where that is given none; the training
         stream has its own.
+      jitter: how images are resized, cropped and flipped, by chance in training; see
+        `tfgen.jitter`. Shapes in the spec are those after it.
 
     Raises:
       DataError: in one line, what is wrong and what would be right.
@@ -157,7 +169,10 @@ def load(
     to_range = pixels.Pixels(image_range, binarization)
     if image_size is not None and image_size < 1:
         raise DataError(f"--image_size must be at least 1; got {image_size}.")
-    source = _source(name, data_dir, image_size, tuple(needs), on_bad_image, to_range.fixed)
+    how = _How(
+        data_dir, Sizes.of(image_size, jitter), tuple(needs), on_bad_image, to_range.fixed, jitter
+    )
+    source = how.source(name)
     for key in needs:
         if key not in source.keys:
             have = _WITH_KEY.get(key)
@@ -165,11 +180,16 @@ def load(
                 f"Data set {name!r} has no key {key!r}, it has {', '.join(source.keys)}; data sets "
                 f"known to have {key!r}: {', '.join(have) if have else 'none'}."
             )
-    keys = {key: k for key, k in source.keys.items() if key in needs or key == "label"}
+    keys = {key: k for key, k in source.keys.items() if key in needs or key in _LABELS}
+    if to_range.fixed and any(k.is_image and key != "image" for key, k in keys.items()):
+        raise DataError(
+            "Binarization 'fixed' is for data sets whose images are under 'image'. Received: "
+            f"{name!r}; take 'dynamic' or 'threshold'."
+        )
     spec = DataSpec(
         name=name,
         shapes={key: k.shape for key, k in keys.items()},
-        dtypes={key: to_range.dtype if key == "image" else k.dtype for key, k in keys.items()},
+        dtypes={key: to_range.dtype if k.is_image else k.dtype for key, k in keys.items()},
         image_range=image_range,
         num_classes=source.num_classes,
         train_size=source.sizes["train"],
@@ -179,35 +199,45 @@ def load(
     return Data(spec, source, to_range, seed)
 
 
-def _source(
-    name: str,
-    data_dir: str | None,
-    image_size: int | None,
-    needs: tuple[str, ...],
-    on_bad_image: str,
-    fixed: bool,
-) -> Source:
-    """The kind of source that `name` stands for."""
-    if name.startswith(_FOLDER):
-        path = name.removeprefix(_FOLDER)
-        return folder.folder_source(path, needs, image_size, on_bad_image, fixed)
-    if name in synthetic.MIXTURES:
-        return synthetic.mixture(name)
-    if name in _STACKED:
-        base = _source(_STACKED[name], data_dir, image_size, ("image",), on_bad_image, fixed)
-        return synthetic.stacked(base)
-    if name in _PLACED:
-        of, side = _PLACED[name]
-        base = _source(of, data_dir, image_size, ("image",), on_bad_image, fixed)
-        return synthetic.placed(base, side)
-    if name in _LAYERED:
-        of, side = _LAYERED[name]
-        base = _source(of, data_dir, image_size, ("image",), on_bad_image, fixed)
-        return synthetic.layered(synthetic.placed(base, side))
-    if name == "digits":
-        from tfgen.data import digits  # registers the TFDS builder, so only when wanted
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """How a data set is opened: what `load` was given."""
 
-        builder = digits.builder(data_dir)
-    else:
-        builder = tfds_sets.find_builder(name, data_dir, names())
-    return tfds_sets.tfds_source(name, builder, needs, image_size, fixed)
+    data_dir: str | None
+    sizes: Sizes
+    needs: tuple[str, ...]
+    on_bad_image: str
+    fixed: bool
+    jitter: Jitter | None
+
+    def source(self, name: str) -> Source:
+        """The source that `name` stands for, jittered."""
+        return crops.jittered(name, self._as_stored(name), self.jitter)
+
+    def _as_stored(self, name: str) -> Source:
+        """The same before crops and flips."""
+        kind, colon, rest = name.partition(":")
+        if colon and kind == "folder":
+            return folder.folder_source(rest, self.needs, self.sizes, self.on_bad_image, self.fixed)
+        if name in synthetic.MIXTURES:
+            return synthetic.mixture(name)
+        if name in _STACKED:
+            return synthetic.stacked(self._part(_STACKED[name]))
+        if name in _PLACED:
+            of, side = _PLACED[name]
+            return synthetic.placed(self._part(of), side)
+        if name in _LAYERED:
+            of, side = _LAYERED[name]
+            return synthetic.layered(synthetic.placed(self._part(of), side))
+        if name == "digits":
+            from tfgen.data import digits  # registers the TFDS builder, so only when wanted
+
+            builder = digits.builder(self.data_dir)
+        else:
+            builder = tfds_sets.find_builder(name, self.data_dir, names())
+        return tfds_sets.tfds_source(name, builder, self.needs, self.sizes, self.fixed)
+
+    def _part(self, name: str) -> Source:
+        """What the images of another data set are made of."""
+        how = dataclasses.replace(self, sizes=self.sizes.parts, needs=("image",))
+        return how._as_stored(name)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+Size = int | tuple[int, int] | None  # see `read_pixels`
+
 MAX_PIXELS = 64 * 10**6  # larger by its header: taken for a decompression bomb, not decoded
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -56,7 +58,7 @@ def read_header(path: str) -> Header:
             return Header(height, width, image.mode in _GREY_MODES)
 
 
-def read_pixels(path: str, size: int | None, channels: int) -> np.ndarray:
+def read_pixels(path: str, size: Size, channels: int) -> np.ndarray:
     """Decodes a file that `read_header` accepted.
 
     EXIF orientation is applied; transparency is laid on white; palettes, CMYK and the like become
@@ -65,30 +67,53 @@ def read_pixels(path: str, size: int | None, channels: int) -> np.ndarray:
     Args:
       path: the image file.
       size: side of the result: the shorter side is resized to it (Lanczos, antialiased), then the
-        centre square is cropped, e.g. 218x178 -> 78x64 -> 64x64; None to keep the size.
+        centre square is cropped, e.g. 218x178 -> 78x64 -> 64x64; a pair to resize the whole image
+        to that height and width; None to keep the size.
       channels: 1 for grey or 3 for RGB.
 
     Returns:
       uint8 [H, W, channels].
     """
+    return _pixels(_decoded(path, channels), size)
+
+
+def read_halves(path: str, size: Size, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The left and the right half of a file of even width, each as `read_pixels` gives it."""
+    image = _decoded(path, channels)
+    middle = image.width // 2
+    left = image.crop((0, 0, middle, image.height))
+    right = image.crop((middle, 0, 2 * middle, image.height))
+    return _pixels(left, size), _pixels(right, size)
+
+
+def _decoded(path: str, channels: int) -> Any:
+    """The Pillow image of a file, upright and opaque."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as opened:
             opened.load()
             image = _on_white(_eight_bits(opened)).convert("L" if channels == 1 else "RGB")
-            image = ImageOps.exif_transpose(_with_orientation(image, _orientation(opened)))
+            return ImageOps.exif_transpose(_with_orientation(image, _orientation(opened)))
     except BadImageError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
         raise BadImageError(f"truncated or damaged ({error})") from None
-    if size is not None:
+
+
+def _pixels(image: Any, size: Size) -> np.ndarray:
+    """A Pillow image, resized: uint8 [H, W, C]."""
+    from PIL import Image
+
+    if isinstance(size, int):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.resize((width, height), Image.Resampling.LANCZOS)
         image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+    elif size is not None:
+        image = image.resize(size[::-1], Image.Resampling.LANCZOS)
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
 
 
 def _orientation(image: Any) -> int:

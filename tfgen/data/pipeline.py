@@ -226,6 +226,12 @@ def tuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.prefetch(_PREFETCH).with_options(options)
 
 
+def count_of(rows: Rows) -> tf.Tensor | int:
+    """The number of rows; an integer where it is known."""
+    first = next(iter(rows.values()))
+    return tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
+
+
 def _range(count: tf.Tensor | int) -> tf.Tensor:
     return tf.range(tf.cast(count, tf.int64), dtype=tf.int64)
 

@@ -72,22 +72,25 @@ def binarize_fixed(image: tf.Tensor, split: str, index: tf.Tensor) -> tf.Tensor:
     return tf.cast(draws.bernoulli(image, key, index), tf.uint8) * 255
 
 
-def resize(image: tf.Tensor, size: int, method: str = "lanczos3") -> tf.Tensor:
-    """Resizes the shorter side to `size` and crops the centre square.
+def resize(image: tf.Tensor, size: int | tuple[int, int], method: str = "lanczos3") -> tf.Tensor:
+    """Resizes the shorter side to `size` and crops the centre square, or resizes the whole image.
 
     Args:
       image: uint8 [H, W, C], e.g. [218, 178, 3].
-      size: side of the result, e.g. 64: [218, 178, 3] -> [78, 64, 3] -> [64, 64, 3].
+      size: side of the result, e.g. 64: [218, 178, 3] -> [78, 64, 3] -> [64, 64, 3]; or its height
+        and width, whatever the aspect.
       method: a `tf.image.resize` method; applied with antialiasing.
 
     Returns:
-      uint8 [size, size, C].
+      uint8 [size, size, C], or [height, width, C].
     """
-    shape = tf.shape(image)[:2]
-    short = tf.reduce_min(shape)
-    scaled = tf.cast(tf.round(shape * size / short), tf.int32)  # shorter side exactly `size`
+    height, width = scaled = (size, size) if isinstance(size, int) else size
+    if isinstance(size, int):
+        shape = tf.shape(image)[:2]
+        short = tf.reduce_min(shape)
+        scaled = tf.cast(tf.round(shape * size / short), tf.int32)  # shorter side exactly `size`
     resized = tf.image.resize(tf.cast(image, tf.float32), scaled, method=method, antialias=True)
-    top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    square = resized[top : top + size, left : left + size]
-    square = tf.cast(tf.round(tf.clip_by_value(square, 0.0, 255.0)), tf.uint8)
-    return tf.ensure_shape(square, [size, size, image.shape[-1]])
+    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+    part = resized[top : top + height, left : left + width]
+    part = tf.cast(tf.round(tf.clip_by_value(part, 0.0, 255.0)), tf.uint8)
+    return tf.ensure_shape(part, [height, width, image.shape[-1]])

@@ -25,6 +25,11 @@ class Key:
         """Bytes of one example."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it holds pixels: uint8 [H, W, C]."""
+        return self.dtype == "uint8" and len(self.shape) == 3
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -35,12 +40,14 @@ class Source:
       num_classes: labels are 0..num_classes-1; None without labels.
       sizes: examples in "train", "validation" and "test".
       open: reads one split.
+      apart: whether the images of an example have nothing to do with each other.
     """
 
     keys: dict[str, Key]
     num_classes: int | None
     sizes: dict[str, int]
     open: Callable[[str], Split]
+    apart: bool = False
 
 
 def fits_memory(keys: dict[str, Key], size: int) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen.data import draws
-from tfgen.data.pipeline import Finish, Generated, Plan, Rows, Split, Table
+from tfgen.data.pipeline import Finish, Generated, Plan, Rows, Split, Table, count_of
 from tfgen.data.source import Key, Source
 from tfgen.data.spec import SPLITS, DataError
 
@@ -217,9 +217,7 @@ class Varied:
         """`finish` after the rows have been changed by the draws of a key."""
 
         def change(rows: Rows, position: tf.Tensor) -> Rows:
-            image = rows["image"]
-            count = tf.shape(image)[0] if image.shape[0] is None else image.shape[0]
-            words = draws.words(key, position, count, self.number)
+            words = draws.words(key, position, count_of(rows), self.number)
             return finish(self.change(rows, words), position)
 
         return change

@@ -7,7 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgen.data import pixels
+from tfgen.data import crops, pixels
+from tfgen.data.crops import Sizes
+from tfgen.data.images import Size
 from tfgen.data.pipeline import Rows, Split, Stream, tuned
 from tfgen.data.source import Key, Source, fits_memory, table
 from tfgen.data.spec import SPLITS, DataError
@@ -53,7 +55,12 @@ def find_builder(name: str, data_dir: str | None, known: list[str]) -> Any:
 
 
 def tfds_source(
-    name: str, builder: Any, needs: tuple[str, ...], image_size: int | None, fixed: bool
+    name: str,
+    builder: Any,
+    needs: tuple[str, ...],
+    sizes: Sizes,
+    fixed: bool,
+    domain: str = "",
 ) -> Source:
     """A prepared TFDS data set as a source.
 
@@ -64,22 +71,26 @@ def tfds_source(
       name: the data set's name, for messages.
       builder: from `find_builder`.
       needs: the keys that will be used; others are not read, but for `label`.
-      image_size: side that images are resized and cropped to; None to leave them.
+      sizes: what images are resized to; None to leave them.
       fixed: whether images are binarised once and for ever.
+      domain: what the names of its splits end with, e.g. "A" of "trainA".
     """
     features = builder.info.features
     omniglot = builder.name == "omniglot"
-    all_keys = _keys(name, features, image_size, omniglot, sized="image" in needs)
-    keys = {key: all_keys[key] for key in all_keys if key in needs or key == "label"}
-    slices, sizes = _splits(name, builder)
+    all_keys = _keys(name, features, sizes.train, omniglot, sized="image" in needs)
+    wanted = {key for key in all_keys if key in needs or key == "label"}
+    slices, counts = _splits(name, builder, domain)
 
     def open_split(split: str) -> Split:
+        size = sizes.split(split)
+        keys = {key: crops.sized(k, size) if key == "image" else k
+                for key, k in all_keys.items() if key in wanted}  # fmt: skip
         stream = Stream(
-            sizes[split],
+            counts[split],
             _encoded(builder, slices[split], keys),
-            _decoder(features, keys, image_size, omniglot, split if fixed else None),
+            _decoder(features, keys, size, omniglot, split if fixed else None),
         )
-        if not fits_memory(keys, sizes[split]):
+        if not fits_memory(keys, counts[split]):
             return stream
         rows = stream.ordered(_LOAD_BATCH, stream.size, lambda rows, _: rows)
         try:
@@ -90,60 +101,62 @@ def tfds_source(
                 f"{str(error).splitlines()[0]}"
             ) from error
 
-    label = features["label"] if "label" in keys else None
+    label = features["label"] if "label" in wanted else None
     return Source(
         # All keys, so that a missing one is told from one that was not asked for.
         keys=all_keys,
         num_classes=getattr(label, "num_classes", None),
-        sizes=sizes,
+        sizes=counts,
         open=open_split,
     )
 
 
-def _splits(name: str, builder: Any) -> tuple[dict[str, str], dict[str, int]]:
+def _splits(name: str, builder: Any, domain: str = "") -> tuple[dict[str, str], dict[str, int]]:
     """TFDS slice and size for each of our splits.
 
     Validation is TFDS' own, else the end of train; without a test split that is the end of train
     too, before which validation then ends. The test split is never part of another.
     """
-    sizes = {split: info.num_examples for split, info in builder.info.splits.items()}
+    sizes = {
+        split.removesuffix(domain): info.num_examples
+        for split, info in builder.info.splits.items()
+        if split.endswith(domain)
+    }
     if "train" not in sizes:
         raise DataError(
-            f"Data set {name!r} has no split 'train'; it has {', '.join(sorted(sizes))}."
+            f"Data set {name!r} has no split 'train{domain}'; it has "
+            f"{', '.join(sorted(builder.info.splits))}."
         )
     held_out = _VALIDATION_SIZES.get(builder.name, max(1, int(_HELD_OUT_FRACTION * sizes["train"])))
     end = sizes["train"]
     slices, counts = {}, {}
     for split in ("test", "validation"):
         if split in sizes:
-            slices[split], counts[split] = split, sizes[split]
+            slices[split], counts[split] = split + domain, sizes[split]
         else:
-            slices[split], counts[split] = f"train[{end - held_out}:{end}]", held_out
+            slices[split] = f"train{domain}[{end - held_out}:{end}]"
+            counts[split] = held_out
             end -= held_out
-    slices["train"], counts["train"] = f"train[:{end}]", end
+    slices["train"], counts["train"] = f"train{domain}[:{end}]", end
     if end < 1:
         raise DataError(f"Data set {name!r} is too small to split: {sizes['train']} examples.")
     return {split: slices[split] for split in SPLITS}, {split: counts[split] for split in SPLITS}
 
 
-def _keys(
-    name: str, features: Any, image_size: int | None, omniglot: bool, sized: bool
-) -> dict[str, Key]:
+def _keys(name: str, features: Any, size: Size, omniglot: bool, sized: bool) -> dict[str, Key]:
     """The raw keys that the data set can give."""
     keys = {}
     for key, feature in features.items():
         shape = feature.shape
         if key == "image":
             if omniglot:
-                shape = (image_size or 28, image_size or 28, 1)
-            elif image_size is not None:
-                shape = (image_size, image_size, shape[-1])
-            elif None in shape and sized:
+                shape = (28, 28, 1)
+            elif size is None and None in shape and sized:
                 raise DataError(
                     f"The images of data set {name!r} differ in size (shape {shape}); give one "
                     "with --image_size."
                 )
-            keys[key] = Key(shape, "uint8")
+            keys[key] = crops.sized(Key(shape, "uint8"), size)
         elif key == "attributes" and isinstance(shape, dict):
             keys[key] = Key((len(shape),), "float32")
         elif isinstance(shape, tuple) and None not in shape:
@@ -176,7 +189,7 @@ def _encoded(builder: Any, split: str, keys: dict[str, Key]) -> tf.data.Dataset:
 
 
 def _decoder(
-    features: Any, keys: dict[str, Key], image_size: int | None, omniglot: bool, fixed: str | None
+    features: Any, keys: dict[str, Key], size: Size, omniglot: bool, fixed: str | None
 ) -> Callable[[Rows, tf.Tensor], Rows]:
     """The function that makes a raw row of an encoded example and its index."""
 
@@ -188,9 +201,9 @@ def _decoder(
                 value = features["image"].decode_example(value)
                 if omniglot:  # ink is 0 in all three channels there: turn to grey, ink 255
                     value = 255 - value[..., :1]
-                    value = pixels.resize(value, image_size or 28, method="area")
-                elif image_size is not None:
-                    value = pixels.resize(value, image_size)
+                    value = pixels.resize(value, size or 28, method="area")
+                elif size is not None:
+                    value = pixels.resize(value, size)
                 if fixed is not None:
                     value = pixels.binarize_fixed(value[tf.newaxis], fixed, index)[0]
             elif isinstance(value, dict):
