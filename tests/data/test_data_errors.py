@@ -27,11 +27,12 @@ def test_unknown_name(tmp_path, name, meant):
     assert message_of(name, data_dir=os.fspath(tmp_path)) == (
         f"Unknown data set {name!r}: did you mean {meant!r}? Known without files: digits, ring8, "
         "grid25, stacked_digits, stacked_mnist, placed_digits, placed_mnist, layered_digits, "
-        "layered_mnist; further any TFDS name, or folder:PATH."
+        "layered_mnist, recolored_digits, recolored_mnist, mosaic, two_answers; further any TFDS "
+        "name, folder:PATH, pairs:PATH or unpaired:A,B."
     )
 
 
-@pytest.mark.parametrize("name", ["", "qqqqqq", "a b", "pairs:/tmp", "x/y/z"])
+@pytest.mark.parametrize("name", ["", "qqqqqq", "a b", "pears:/tmp", "x/y/z"])
 def test_names_like_nothing(tmp_path, name):
     message = message_of(name, data_dir=os.fspath(tmp_path))
     assert message.startswith(f"Unknown data set {name!r}: ")
@@ -130,6 +131,7 @@ def test_damaged_files(toy_dir, tmp_path):
 def test_names_need_no_files(data_dir):
     assert data.names() == [
         "digits", "ring8", "grid25", "stacked_digits", "stacked_mnist", "placed_digits",
-        "placed_mnist", "layered_digits", "layered_mnist",
+        "placed_mnist", "layered_digits", "layered_mnist", "recolored_digits", "recolored_mnist",
+        "mosaic", "two_answers",
     ]  # fmt: skip
     assert all(re.fullmatch(r"\w+", name) for name in data.names())

@@ -1,11 +1,24 @@
 """`load`: from a name, as given by `--data`, to batches."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfgen.data import crops, draws, folder, pixels, synthetic, tfds_sets
+from tfgen.data import (
+    crops,
+    draws,
+    folder,
+    mosaic,
+    pairs,
+    pixels,
+    recolored,
+    synthetic,
+    tfds_sets,
+    two_answers,
+    unpaired,
+)
 from tfgen.data.crops import Sizes
 from tfgen.data.pipeline import Finish, Plan, Rows, Split
 from tfgen.data.source import Source
@@ -16,6 +29,7 @@ _LABELS = ("label", "label_a", "label_b")  # given wherever there are any
 _STACKED = {"stacked_digits": "digits", "stacked_mnist": "mnist"}
 _PLACED = {"placed_digits": ("digits", 32), "placed_mnist": ("mnist", 60)}  # side of the canvas
 _LAYERED = {"layered_digits": ("digits", 16), "layered_mnist": ("mnist", 32)}
+_RECOLORED = {"recolored_digits": ("digits", 16), "recolored_mnist": ("mnist", 32)}
 _SQUARE = ("digits", "mnist", "fashion_mnist", "omniglot", *_STACKED, *_PLACED, *_LAYERED)
 _WITH_KEY = {  # data sets known to have a key, for messages
     "image": (*_SQUARE, "folder:PATH"),
@@ -23,6 +37,9 @@ _WITH_KEY = {  # data sets known to have a key, for messages
     "point": synthetic.MIXTURES,
     "attributes": (*_LAYERED, "celeb_a", "folder:PATH with attributes.csv"),
     "mask": tuple(_LAYERED),
+    **dict.fromkeys(("source", "target"), ("mosaic", "two_answers", "pairs:PATH", "colorize:DATA")),
+    **dict.fromkeys(("a", "b"), (*_RECOLORED, "unpaired:A,B")),
+    "segmentation": ("mosaic",),
 }
 
 
@@ -129,7 +146,16 @@ class Data:
 
 def names() -> list[str]:
     """The data sets that need no prepared files; those of mnist need prepared mnist."""
-    return ["digits", *synthetic.MIXTURES, *_STACKED, *_PLACED, *_LAYERED]
+    return [
+        "digits",
+        *synthetic.MIXTURES,
+        *_STACKED,
+        *_PLACED,
+        *_LAYERED,
+        *_RECOLORED,
+        "mosaic",
+        "two_answers",
+    ]
 
 
 def load(
@@ -212,7 +238,10 @@ class _How:
 
     def source(self, name: str) -> Source:
         """The source that `name` stands for, jittered."""
-        return crops.jittered(name, self._as_stored(name), self.jitter)
+        source = crops.jittered(name, self._as_stored(name), self.jitter)
+        if source.apart:
+            unpaired.check_sizes(name, source)
+        return source
 
     def _as_stored(self, name: str) -> Source:
         """The same before crops and flips."""
@@ -229,13 +258,71 @@ class _How:
         if name in _LAYERED:
             of, side = _LAYERED[name]
             return synthetic.layered(synthetic.placed(self._part(of), side))
+        if name in _RECOLORED:
+            of, side = _RECOLORED[name]
+            return self._made(recolored.recolored(self._plain(of), side))
+        if name == "two_answers":
+            return self._made(two_answers.two_answers(self._plain("digits")))
+        if name == "mosaic":
+            return self._made(mosaic.mosaic())
+        if colon and kind == "pairs":
+            return pairs.pairs_source(rest, self.sizes, self.on_bad_image)
+        if colon and kind == "unpaired":
+            return self._unpaired(rest)
         if name == "digits":
             from tfgen.data import digits  # registers the TFDS builder, so only when wanted
 
             builder = digits.builder(self.data_dir)
         else:
             builder = tfds_sets.find_builder(name, self.data_dir, names())
+            if unpaired.is_two_domains(builder):
+                return unpaired.unpaired(
+                    *(
+                        tfds_sets.tfds_source(name, builder, ("image",), self.sizes, False, domain)
+                        for domain in unpaired.DOMAINS
+                    )
+                )
         return tfds_sets.tfds_source(name, builder, self.needs, self.sizes, self.fixed)
+
+    def _unpaired(self, path: str) -> Source:
+        """Two data sets, or the folders of two domains in one."""
+        parts = path.split(",")
+        if len(parts) == 1:
+            return unpaired.unpaired(
+                *(
+                    unpaired.domain_folder(path, domain, self.sizes, self.on_bad_image)
+                    for domain in unpaired.DOMAINS
+                )
+            )
+        if len(parts) != 2 or not all(parts):
+            raise DataError(
+                "unpaired: takes one folder with trainA and trainB, or two folders or data sets "
+                f"with a comma between them. Received: unpaired:{path}"
+            )
+        how = dataclasses.replace(self, needs=("image",), fixed=False)
+        return unpaired.unpaired(*(how._domain(part) for part in parts))
+
+    def _domain(self, name: str) -> Source:
+        """A data set with images, or a folder of them."""
+        like_path = name.startswith((os.sep, ".", "~"))
+        if name not in names() and (os.path.isdir(name) or like_path):
+            name = f"folder:{name}"
+        source = self._as_stored(name)
+        if "image" not in source.keys:
+            raise DataError(
+                f"Each domain of unpaired: needs 'image'; data set {name!r} has "
+                f"{', '.join(source.keys)}."
+            )
+        return source
+
+    def _made(self, source: Source) -> Source:
+        """Images made in code at one size, brought to the size that is wished."""
+        return crops.resized(source, self.sizes.square)
+
+    def _plain(self, name: str) -> Source:
+        """Another data set as it is stored."""
+        how = dataclasses.replace(self, sizes=Sizes(), needs=("image",), fixed=False)
+        return how._as_stored(name)
 
     def _part(self, name: str) -> Source:
         """What the images of another data set are made of."""

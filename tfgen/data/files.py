@@ -20,6 +20,8 @@ from tfgen.data.spec import SPLITS, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 ON_BAD_IMAGE = ("skip", "fail")
+# Folders that are splits, where there is one called train.
+FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 SHOWN = 5  # offenders that a message names
 _HELD_OUT = 0.05  # share of validation, and of test
 _THREADS = 4

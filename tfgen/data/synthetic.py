@@ -16,7 +16,7 @@ from tfgen.data.pipeline import Finish, Generated, Plan, Rows, Split, Table, cou
 from tfgen.data.source import Key, Source
 from tfgen.data.spec import SPLITS, DataError
 
-_SIZES = {"train": 100_000, "validation": 10_000, "test": 10_000}  # train is nominal
+SIZES = {"train": 100_000, "validation": 10_000, "test": 10_000}  # train is nominal
 MIXTURES = ("ring8", "grid25")
 
 
@@ -58,9 +58,17 @@ def mixture(name: str) -> Source:
     return Source(
         keys={"point": Key((2,), "float32"), "label": Key((), "int32")},
         num_classes=len(means),
-        sizes=_SIZES,
-        open=lambda split: Generated(_SIZES[split], draw, split),
+        sizes=SIZES,
+        open=lambda split: Generated(SIZES[split], draw, split),
     )
+
+
+def table_of(base: Source, split: str) -> Table:
+    """A split of `base` that gives any example by its index."""
+    opened = base.open(split)
+    if not isinstance(opened, Table):
+        raise TypeError(f"rows are needed by index; got {type(opened).__name__}")
+    return opened
 
 
 def stacked(base: Source) -> Source:
@@ -71,9 +79,7 @@ def stacked(base: Source) -> Source:
     height, width, _ = base.keys["image"].shape
 
     def open_split(split: str) -> Generated:
-        digits = base.open(split)
-        if not isinstance(digits, Table):
-            raise TypeError(f"stacked digits need a table; got {type(digits).__name__}")
+        digits = table_of(base, split)
 
         def draw(key: int, position: tf.Tensor, count: tf.Tensor | int) -> Rows:
             chosen = draws.integers(draws.words(key, position, count, 3), digits.size)  # [B, 3]
@@ -87,12 +93,12 @@ def stacked(base: Source) -> Source:
                 "label": tf.reduce_sum(label, axis=1),
             }
 
-        return Generated(_SIZES[split], draw, split)
+        return Generated(SIZES[split], draw, split)
 
     return Source(
         keys={"image": Key((height, width, 3), "uint8"), "label": Key((), "int32")},
         num_classes=1000,
-        sizes={split: _SIZES[split] for split in SPLITS},
+        sizes={split: SIZES[split] for split in SPLITS},
         open=open_split,
     )
 

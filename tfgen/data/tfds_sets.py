@@ -44,7 +44,7 @@ def find_builder(name: str, data_dir: str | None, known: list[str]) -> Any:
         hint = f"did you mean {near[0]!r}?" if near else "it is not a TFDS name either."
         raise DataError(
             f"Unknown data set {name!r}: {hint} Known without files: {', '.join(known)}; "
-            "further any TFDS name, or folder:PATH."
+            "further any TFDS name, folder:PATH, pairs:PATH or unpaired:A,B."
         )
     where = data_dir or os.fspath(tfds.core.constants.DATA_DIR)
     raise DataError(
