@@ -2,7 +2,8 @@
 
 `a` is a digit in grey on black, as RGB; `b` is another one through `paint`. In training a comes
 from the first half of the training split and b from the second, so that no pair exists. In
-validation and test, b is `paint(a)` of the same row: what a translation should give is known.
+validation and test, b is `paint(a)` of the same row: what a translation should give is known (to
+what resizing does to the stripes, where images are resized).
 """
 
 from collections.abc import Callable
