@@ -6,7 +6,7 @@ needs the data; the SavedModel needs only TensorFlow, no tfgen and no Keras.
 Its signatures are the model's endpoints (`signatures()`); the first one is `serving_default` as
 well. Inputs have the names of the endpoint's arguments and any batch size; noise comes from the
 input "seed", int32: the same seed gives the same answer on every server. Outputs have names too:
-"image" (float32, [0, 1]) of sample, decode, reconstruct and translate, "latent" of encode, else
+"image" (float32) of sample, decode, reconstruct and translate, "latent" of encode, else
 the endpoint's own name, e.g. "log_prob". Scalar inputs make REST requests columnar:
 {"signature_name": "sample", "inputs": {"num": 4, "seed": 0}}.
 """
@@ -28,6 +28,7 @@ _OUTPUTS = {  # The output's name by endpoint, where it is not the endpoint's ow
     "decode": "image",
     "reconstruct": "image",
     "translate": "image",
+    "translate_back": "image",
     "encode": "latent",
 }
 

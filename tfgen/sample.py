@@ -10,6 +10,9 @@ only array is called "image":
                             float32 [frames, rows, columns, H, W, C], shown as a GIF
 
 The batch is batch.npz of the run directory, which holds validation examples, or --images.
+
+A model that translates images takes --images=FOLDER as what is to be translated: all of its
+pictures, of any size, each to <out>/<translation>-seed0/ under its own name, as a PNG of its size.
 """
 
 import dataclasses
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfgen import commands, hparams, run
+from tfgen import commands, hparams, run, translations
 from tfgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,8 +45,11 @@ class Options(commands.RunOptions):
     seed: int = 0  # Source of all noise; the same seed and num give the same samples.
     # Images for the pictures, instead of the run's batch.npz: a folder of image files, or an .npz
     # with an array for each batch key, e.g. image [N, H, W, C], as uint8 0..255 or in the range
-    # the system was trained in. The first 64 count.
+    # the system was trained in. The first 64 count; of a folder to be translated all do.
     images: str | None = None
+    # What a folder of images is put through, of a model that translates both ways: translate or
+    # translate_back; default: translate.
+    translation: str | None = None
     out: str | None = None  # Where the files go; default: samples/ of the run.
 
     def __post_init__(self) -> None:
@@ -70,6 +76,14 @@ def main(argv: Sequence[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
     _, hp, spec, model = commands.load_run(run_dir)
 
+    if given and given.is_dir() and model.translations():
+        translations.save(model, given, options.translation, options.seed, out)
+        return 0
+    if options.translation:
+        raise UserError(
+            "--translation is for a model that translates, and a folder of images. Received: "
+            f"--translation={options.translation} --images={options.images}"
+        )
     if given:
         batch = read_images(given, spec, hp, model.needs, options.seed)
     elif run_dir.batch.is_file():
@@ -115,7 +129,7 @@ def chunk_seed(seed: int, index: int) -> int:
 def _save_random(model: "GenerativeModel", num: int, seed: int, out: pathlib.Path) -> None:
     """Writes random-seed<n>.npz chunk by chunk, and a grid of the first samples if they are images.
 
-    The array has the name of what the system models, "image" for images.
+    The array is called "image", or "point".
     """
     from rich import progress
 
@@ -129,7 +143,8 @@ def _save_random(model: "GenerativeModel", num: int, seed: int, out: pathlib.Pat
     )
     first = np.empty(0)
     with run.atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
-        with archive.open(f"{model.needs[0]}.npy", "w", force_zip64=True) as entry:
+        name = "point" if model.needs == ("point",) else "image"
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
             for chunk in chunks:
                 if not len(first):
                     first = chunk

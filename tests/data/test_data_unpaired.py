@@ -221,7 +221,7 @@ def test_errors(root, tmp_path, data_dir):
     )
     assert message_of("unpaired:digits,").endswith("Received: unpaired:digits,")
     assert message_of("unpaired:digits,ring8", data_dir=data_dir) == (
-        "Each domain of unpaired: needs 'image'; data set 'ring8' has point, label."
+        "What pairs or domains are made of needs 'image'; data set 'ring8' has point, label."
     )
     assert message_of("unpaired:digits,/no/where", data_dir=data_dir) == (
         "folder:/no/where is not a folder."

@@ -15,6 +15,7 @@ from tfgen.data import (
     pixels,
     recolored,
     synthetic,
+    tasks,
     tfds_sets,
     two_answers,
     unpaired,
@@ -37,7 +38,7 @@ _WITH_KEY = {  # data sets known to have a key, for messages
     "point": synthetic.MIXTURES,
     "attributes": (*_LAYERED, "celeb_a", "folder:PATH with attributes.csv"),
     "mask": tuple(_LAYERED),
-    **dict.fromkeys(("source", "target"), ("mosaic", "two_answers", "pairs:PATH", "colorize:DATA")),
+    **dict.fromkeys(("source", "target"), ("mosaic", "two_answers", "pairs:PATH", "edges:DATA")),
     **dict.fromkeys(("a", "b"), (*_RECOLORED, "unpaired:A,B")),
     "segmentation": ("mosaic",),
 }
@@ -246,6 +247,8 @@ class _How:
     def _as_stored(self, name: str) -> Source:
         """The same before crops and flips."""
         kind, colon, rest = name.partition(":")
+        if colon and kind in tasks.TASKS:
+            return tasks.task_source(kind, self._with_image(rest), name)
         if colon and kind == "folder":
             return folder.folder_source(rest, self.needs, self.sizes, self.on_bad_image, self.fixed)
         if name in synthetic.MIXTURES:
@@ -299,18 +302,22 @@ class _How:
                 "unpaired: takes one folder with trainA and trainB, or two folders or data sets "
                 f"with a comma between them. Received: unpaired:{path}"
             )
-        how = dataclasses.replace(self, needs=("image",), fixed=False)
-        return unpaired.unpaired(*(how._domain(part) for part in parts))
+        return unpaired.unpaired(*(self._domain(part) for part in parts))
 
     def _domain(self, name: str) -> Source:
         """A data set with images, or a folder of them."""
         like_path = name.startswith((os.sep, ".", "~"))
         if name not in names() and (os.path.isdir(name) or like_path):
             name = f"folder:{name}"
-        source = self._as_stored(name)
+        return self._with_image(name)
+
+    def _with_image(self, name: str) -> Source:
+        """A data set whose images are used for another."""
+        how = dataclasses.replace(self, needs=("image",), fixed=False)
+        source = how._as_stored(name)
         if "image" not in source.keys:
             raise DataError(
-                f"Each domain of unpaired: needs 'image'; data set {name!r} has "
+                f"What pairs or domains are made of needs 'image'; data set {name!r} has "
                 f"{', '.join(source.keys)}."
             )
         return source

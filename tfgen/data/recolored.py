@@ -86,6 +86,11 @@ def recolored(base: Source, side: int) -> Source:
     )
 
 
+def has_partners(name: str) -> bool:
+    """Whether a row's `b` is the true translation of its `a` in validation and test."""
+    return name.startswith("recolored_")
+
+
 def _part(images: Table, start: int, size: int, change: Callable[[Rows], Rows]) -> Table:
     """Some rows of a table in sequence, changed."""
     return Table(size, lambda indices: change(images.take(indices + start)))

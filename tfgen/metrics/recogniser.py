@@ -82,6 +82,12 @@ def interior(segmentation: np.ndarray) -> np.ndarray:
     return highest == scipy.ndimage.minimum_filter(segmentation, size, mode="nearest")
 
 
+def plan(source: np.ndarray) -> np.ndarray:
+    """The classes of label maps by their nearest colours: [..., 3] in [0, 1] -> int32 [...]."""
+    gaps = np.abs(source[..., np.newaxis, :] - np.array(mosaic.PALETTE)).sum(axis=-1)
+    return gaps.argmin(axis=-1).astype(np.int32)
+
+
 def _features(image: np.ndarray) -> np.ndarray:
     """Of each window: mean colour and both energies, scaled: [B, H - 4, W - 4, 5]."""
     image = image.astype(np.float64)

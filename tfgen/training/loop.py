@@ -25,6 +25,8 @@ from tfgen.hparams import HParams
 from tfgen.training import checkpoint
 from tfgen.training.model import GenerativeModel
 
+_PORTION_BYTES = 2**26  # Read at once where the whole training split is looked at.
+
 
 class Interrupted(Exception):
     """Training was stopped by a signal, after a checkpoint."""
@@ -89,10 +91,11 @@ def train(
     total = hparams.total_steps(data.spec.train_size)
     last = total if stop_at_step is None else min(total, stop_at_step)
     chief = is_chief(model.distribute_strategy)
+    portion = _portion(data)
     record = checkpoint.restore(run_dir.checkpoints, model)
     if record is None:
         with one_line():
-            model.adapt(data.batches("train", 1000, seed=hparams.seed))
+            model.adapt(data.batches("train", portion, seed=hparams.seed))
         model.restart_averages()
         model.means.reset()
         record = {"seconds": 0.0, "means": vars(model.means)}
@@ -143,7 +146,7 @@ def train(
                     write_scalars(step, {"steps_per_second": rate}, "speed")
             if due(intervals.validate) or due(intervals.pictures) or step == total:
                 with model.averaged_weights():
-                    model.settle(lambda: data.batches("train", 1000, seed=hparams.seed))
+                    model.settle(lambda: data.batches("train", portion, seed=hparams.seed))
             if due(intervals.validate):
                 logs = validate(model, data, hparams)
                 if chief:
@@ -301,6 +304,12 @@ def draw(
         if writer:
             with _events(writer, step, run_dir.events):
                 tf.summary.image(name, image[None])
+
+
+def _portion(data: Data) -> int:
+    """Examples read at once where the whole training split is looked at: 1000, or some 64 MB."""
+    size = sum(4 * math.prod(shape) for shape in data.spec.shapes.values())
+    return max(1, min(1000, _PORTION_BYTES // size))
 
 
 @contextlib.contextmanager

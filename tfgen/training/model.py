@@ -6,6 +6,7 @@ losses over replicas and for float16, clipping, the moving average of the weight
 function of (seed, step, replica), and the compiled loop that both `fit` and `tfgen.train` run.
 """
 
+import copy
 import itertools
 import sys
 import threading
@@ -144,6 +145,15 @@ class GenerativeModel(keras.Model):
         """
         return {}
 
+    def translations(self) -> dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]:
+        """What a user's images can be put through, one by one; default: nothing.
+
+        Returns:
+            Name of an endpoint -> function (images [B, H, W, C] of any size and in the system's
+            range, seed int32 scalar) -> images of the same size in [-1, 1].
+        """
+        return {}
+
     # Compiling.
 
     def compile(
@@ -246,7 +256,7 @@ class GenerativeModel(keras.Model):
 
     # For use inside `train_step` and `test_step`.
 
-    def noise_seed(self, salt: int = 0) -> tf.Tensor:
+    def noise_seed(self, salt: int = 0, *, shared: bool = False) -> tf.Tensor:
         """Seed for stateless draws, int32 [2]: a function of (seed, step, replica, salt).
 
         In `test_step` the batch's position takes the place of the step, and in `extra_step` its
@@ -254,9 +264,10 @@ class GenerativeModel(keras.Model):
 
         Args:
             salt: int below 1024, tells the draws of one step apart.
+            shared: whether it is one seed for all replicas.
         """
         phase = getattr(self._context, "phase", _TRAIN)
-        replica = tf.distribute.get_replica_context()
+        replica = None if shared else tf.distribute.get_replica_context()
         replica_id = tf.cast(replica.replica_id_in_sync_group if replica else 0, tf.int64)
         index = getattr(self._context, "index", None)
         index = self.current_step if index is None else tf.cast(index, tf.int64)
@@ -562,6 +573,11 @@ class GenerativeModel(keras.Model):
         for player, optimizer in self.optimizers.items():
             named |= {f"optimizer/{player}/{i:03d}": v for i, v in enumerate(optimizer.variables)}
         return named
+
+
+def deserialize(config: dict[str, Any]) -> Any:
+    """A network or layer from its config, which Keras would empty if it is a functional model's."""
+    return keras.saving.deserialize_keras_object(copy.deepcopy(config))
 
 
 class RunningMeans:

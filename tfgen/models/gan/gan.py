@@ -35,10 +35,11 @@ from tfgen.layers.historical_average import HistoricalAverage
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch, VirtualBatchNormalization
 from tfgen.losses import adversarial, penalties
+from tfgen.models.gan import _diagnosis
 from tfgen.networks import dcgan
 from tfgen.networks.mlp import mlp
 from tfgen.training import optimizers, schedules
-from tfgen.training.model import GenerativeModel
+from tfgen.training.model import GenerativeModel, deserialize
 
 Objective = Literal[
     "minimax", "non_saturating", "wasserstein", "least_squares", "least_squares_01", "hinge"
@@ -55,10 +56,6 @@ Penalty = Literal["none", "gradient_penalty", "r1"]
 Latents = Literal["normal", "uniform"]
 # Salts of a step's draws; other systems take 10 and up.
 _MIX, _FOR_D, FOR_G, _REFERENCE = 1, 2, 3, 4
-
-# When `diagnose` speaks up.
-WON = 0.01  # The discriminator's loss above its least, as a part of what it is if D cannot tell.
-COLLAPSED = 0.1  # Spread of the fakes as a part of the data's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +288,7 @@ class GAN(GenerativeModel):
     def from_config(cls, config: dict[str, Any]) -> "GAN":
         """The model that `get_config` describes."""
         networks = {
-            key: keras.saving.deserialize_keras_object(value)
+            key: deserialize(value)
             for key, value in config.items()
             if isinstance(value, dict) and "class_name" in value
         }
@@ -452,24 +449,10 @@ class GAN(GenerativeModel):
         gradient does not vanish where it is low.
         """
         found = self._wins(logs, "the discriminator", "discriminator_loss")
-        share = logs.get("spread")
-        if share is not None and share < COLLAPSED:
-            found["mode collapse"] = (
-                f"the fakes' standard deviation is {share:.2g} of the data's, below {COLLAPSED:g}"
-            )
-        return found
+        return {**found, **_diagnosis.collapsed(logs)}
 
     def _wins(self, logs: Mapping[str, float], who: str, name: str) -> dict[str, str]:
-        scale, loss = self.loss_scale(), logs.get(name)
-        if scale is None or loss is None or loss - scale[0] >= WON * (scale[1] - scale[0]):
-            return {}
-        beside = [
-            f"{key} {logs[key]:.3g}"
-            for key in ("logit_real", "logit_fake", "energy_real", "energy_fake")
-            if key in logs
-        ]
-        text = f"{name} {loss:.3g} is next to {scale[0]:.3g}, and {scale[1]:.3g} if D cannot tell"
-        return {f"{who} has won": ", ".join([text, *beside])}
+        return _diagnosis.won(self.loss_scale(), logs, who, name)
 
     # Using a trained model.
 

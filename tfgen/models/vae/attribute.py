@@ -54,7 +54,7 @@ from tfgen.data import DataSpec
 from tfgen.models.vae import vae
 from tfgen.networks.conv_vae import decoder, encoder
 from tfgen.training import optimizers, schedules
-from tfgen.training.model import GenerativeModel
+from tfgen.training.model import GenerativeModel, deserialize
 
 _EXAMPLES = 256  # Training examples whose attributes `sample` draws from.
 _SHOWN = 16  # Attributes that are moved in a picture.
@@ -168,7 +168,7 @@ class AttributeCVAE(GenerativeModel):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "AttributeCVAE":
         """The model that `get_config` describes."""
-        networks = {name: vae.deserialize(config[name]) for name in cls.NETWORKS}
+        networks = {name: deserialize(config[name]) for name in cls.NETWORKS}
         return cls(**{**config, **networks})
 
     def adapt(self, batches: tf.data.Dataset) -> None:

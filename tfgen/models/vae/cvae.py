@@ -43,6 +43,7 @@ from tfgen.data import DataSpec
 from tfgen.models.vae import _slots, vae
 from tfgen.networks.mlp import mlp
 from tfgen.training import schedules
+from tfgen.training.model import deserialize
 
 _EXAMPLES = 64  # Training images that `sample` completes.
 _FROM_PRIOR = 1  # Salt of the draws from p(z|x) in a step.
@@ -103,7 +104,7 @@ class ConditionalPrior(_slots.Prior):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ConditionalPrior":
         """The layer that `get_config` describes."""
-        return cls(**{**config, "network": vae.deserialize(config["network"])})
+        return cls(**{**config, "network": deserialize(config["network"])})
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -185,7 +186,7 @@ class CVAE(vae.VAE):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "CVAE":
         """The model that `get_config` describes."""
-        return super().from_config({**config, "baseline": vae.deserialize(config["baseline"])})
+        return super().from_config({**config, "baseline": deserialize(config["baseline"])})
 
     def adapt(self, batches: tf.data.Dataset) -> None:
         """Begins at the mean image, see `VAE`, and keeps some training images for `sample`."""

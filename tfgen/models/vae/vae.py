@@ -30,7 +30,6 @@ Differs from the paper:
   * The likelihood may also be a discretised logistic or a mixture of them, or a PixelCNN.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -54,7 +53,7 @@ from tfgen.models.vae._slots import (
 )
 from tfgen.networks.mlp import mlp
 from tfgen.training import optimizers, schedules, strategies
-from tfgen.training.model import GenerativeModel
+from tfgen.training.model import GenerativeModel, deserialize
 
 LIKELIHOODS = _slots.LIKELIHOODS
 COLLAPSED = 0.1  # KL of all latents together, in nats, below which they carry nothing.
@@ -560,11 +559,6 @@ def plane_of_quantiles(side: int) -> tf.Tensor:
     """Points at a 2-D Gaussian's quantiles, row by row, top row first: [side * side, 2]."""
     quantiles = tfd.Normal(0.0, 1.0).quantile((tf.range(side, dtype=tf.float32) + 0.5) / side)
     return tf.reshape(tf.stack(tf.meshgrid(quantiles, -quantiles), axis=-1), [side * side, 2])
-
-
-def deserialize(config: dict[str, Any]) -> Any:
-    """A network or layer from its config, which Keras would empty if it is a functional model's."""
-    return keras.saving.deserialize_keras_object(copy.deepcopy(config))
 
 
 def begin_at_mean_image(network: keras.Model, batches: tf.data.Dataset) -> None:

@@ -38,7 +38,7 @@ from tfgen.layers.vector_quantizer import Quantized, VectorQuantizer
 from tfgen.models.vae import _slots, vae
 from tfgen.networks.pixelcnn import PixelCNNNetwork
 from tfgen.training import optimizers, schedules
-from tfgen.training.model import GenerativeModel
+from tfgen.training.model import GenerativeModel, deserialize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +173,7 @@ class VQVAE(GenerativeModel):
         """The model that `get_config` describes."""
         config = dict(config)
         for key in ("encoder", "decoder", "quantizer", "prior"):
-            config[key] = vae.deserialize(config[key])
+            config[key] = deserialize(config[key])
         return cls(**config)
 
     def adapt(self, batches: tf.data.Dataset) -> None:

@@ -1,0 +1,96 @@
+"""Instance norm, and batch norm by the batch at hand: numbers, in somebody's own model."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgen.layers.instance_normalization import (
+    BatchStatisticsNormalization,
+    InstanceNormalization,
+)
+
+X = np.random.default_rng(0).normal(2.0, 3.0, (4, 6, 5, 3)).astype("float32")
+
+
+def built(kind):
+    layer = kind(epsilon=1e-3)
+    layer.build(X.shape)
+    layer.gamma.assign([1.0, 2.0, 3.0])
+    layer.beta.assign([0.5, 0.0, -1.0])
+    return layer
+
+
+def expected(axes):
+    mean, variance = X.mean(axes, keepdims=True), X.var(axes, keepdims=True)
+    return (X - mean) / np.sqrt(variance + 1e-3) * [1.0, 2.0, 3.0] + [0.5, 0.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes"), [(InstanceNormalization, (1, 2)), (BatchStatisticsNormalization, (0, 1, 2))]
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_values(kind, axes, training) -> None:
+    del training  # which neither layer takes: both phases are one
+    np.testing.assert_allclose(built(kind)(X), expected(axes), atol=2e-5)
+
+
+def test_an_image_alone_takes_another_kernel_and_gives_the_same() -> None:
+    layer = built(InstanceNormalization)
+    whole = layer(X).numpy()
+    for index in range(len(X)):  # float32: the kernel sums in another order
+        np.testing.assert_allclose(layer(X[index : index + 1])[0], whole[index], atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_gradients_are_those_of_the_plain_formula(size) -> None:
+    layer, x = built(InstanceNormalization), tf.constant(X[:size])
+    weights = tf.constant(np.random.default_rng(1).normal(size=x.shape).astype("float32"))
+    found = []
+    for function in (layer, lambda x: _plain(x, layer)):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(weights * function(x))
+        found.append(tape.gradient(value, [x, *layer.trainable_variables]))
+    for ours, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-4)
+
+
+def _plain(x, layer):
+    mean, variance = tf.nn.moments(x, [1, 2], keepdims=True)
+    return (x - mean) / tf.sqrt(variance + 1e-3) * layer.gamma.value + layer.beta.value
+
+
+def test_bfloat16_keeps_statistics_and_weights_in_float32() -> None:
+    layer = InstanceNormalization(dtype="mixed_bfloat16")
+    layer.build(X.shape)
+    for x in (X, X[:1]):
+        made = layer(x)
+        assert made.dtype == tf.bfloat16
+        np.testing.assert_allclose(tf.cast(made, tf.float32)[0], expected_plain()[0], atol=0.05)
+    assert layer.gamma.dtype == "float32"
+
+
+def expected_plain():
+    return (X - X.mean((1, 2), keepdims=True)) / X.std((1, 2), keepdims=True)
+
+
+def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:
+    model = keras.Sequential([
+        keras.Input((None, None, 3)), InstanceNormalization(), keras.layers.ReLU(),
+        BatchStatisticsNormalization(epsilon=1e-2), keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(1),
+    ])  # fmt: skip
+    model.compile("adam", "mse")
+    before = [w.numpy() for w in model.trainable_weights]
+    model.fit(X, X.mean((1, 2, 3)), epochs=2, verbose=0)
+    moved = [not np.array_equal(w, b) for w, b in zip(model.trainable_weights, before, strict=True)]
+    assert all(moved[2:])
+    model.save(tmp_path / "model.keras")
+    twin = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(twin(X), model(X))
+
+
+def test_epsilon_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="epsilon must be more than 0. Received: epsilon=0"):
+        InstanceNormalization(epsilon=0.0)

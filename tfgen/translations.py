@@ -1,0 +1,81 @@
+"""Puts a folder of a user's images through a model, each in its own size."""
+
+import os
+import pathlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfgen import run
+from tfgen.errors import UserError
+
+if TYPE_CHECKING:
+    from tfgen.training.model import GenerativeModel
+
+
+def save(
+    model: "GenerativeModel", folder: pathlib.Path, name: str | None, seed: int, out: pathlib.Path
+) -> None:
+    """Writes the translation of every image below a folder to <out>/<name>-seed<n>/.
+
+    A file keeps its path below the folder and its size, and becomes a PNG; one that cannot be read
+    is named and left out.
+
+    Args:
+        model: has `translations()`.
+        folder: of image files, with sub-folders or not.
+        name: of the translation; None for the model's first.
+        seed: int; image i, by name, is translated with noise of seed + i.
+        out: a folder that exists.
+
+    Raises:
+        UserError: if there is no such translation, or no image could be read.
+    """
+    import tensorflow as tf
+    from absl import logging
+    from rich import progress
+
+    from tfgen.data import files as data_files
+    from tfgen.data import images, pixels
+    from tfgen.metrics import images as metric_images
+    from tfgen.metrics import pictures
+
+    known = model.translations()
+    name = name or next(iter(known))
+    if name not in known:
+        raise UserError(
+            f"--translation must be one of {', '.join(known)}. Received: --translation={name}"
+        )
+    channels = model.signatures()[name][1]["image"].shape[-1]
+    translate = tf.function(known[name], reduce_retracing=True)
+    to_range = pixels.Pixels("symmetric")
+    files = data_files.image_names(os.fspath(folder), f"--images={folder}")
+    target = out / f"{name}-seed{seed}"
+    names = png_names(files)
+    bad = 0
+    for index, file in enumerate(progress.track(files, description=name, transient=True)):
+        try:
+            images.read_header(os.fspath(folder / file))
+            found = images.read_pixels(os.fspath(folder / file), None, channels)
+        except (images.BadImageError, OSError) as error:
+            logging.warning("Bad image %r: %s; skipped.", os.fspath(folder / file), error)
+            bad += 1
+            continue
+        made = translate(to_range(found[np.newaxis], 0, 0), tf.constant(seed + index))
+        path = target / names[file]
+        with run.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        pictures.save_png(path, metric_images.to_bytes(made[0], "symmetric"))
+    if bad == len(files):
+        raise UserError(f"none of the {bad} images in --images={folder} can be read")
+    print(f"{target}: {len(files) - bad} images" + (f", {bad} skipped" if bad else ""))
+
+
+def png_names(files: list[str]) -> dict[str, str]:
+    """A PNG's path for each file: a/cat.jpg -> a/cat.png, or a/cat.jpg.png beside an a/cat.gif."""
+    stems = Counter(os.path.splitext(file)[0] for file in files)
+    return {
+        file: (file if stems[os.path.splitext(file)[0]] > 1 else os.path.splitext(file)[0]) + ".png"
+        for file in files
+    }
