@@ -116,6 +116,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
     styles = [f"styles_of_class_{label}" for label in (2, 3, 4)]
     kinds = (
         "samples", "reconstructions", "completions", "analogies", "canvases", "progressions",
+        "translations", "a_to_b_to_a",
     )  # fmt: skip
     for name in (*kinds, "c1", "c2", "c3", *styles):
         Image.new("L", (8, 8)).save(run_dir.samples / f"{name}-000000010.png")

@@ -1,0 +1,86 @@
+"""`tfgen.sample --images=FOLDER` of a model that translates: every file, its name, its size."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import tiny_run
+from tfgen import run, sample, translations
+from tfgen.metrics import images as metric_images
+
+FLAGS = (
+    "--system=translation.cyclegan", "--data=recolored_digits", "--batch_size=2", "--patch=16",
+    "--flagfile=configs/common/translation_small.cfg", "--filters=2", "--discriminator_filters=2",
+    "--blocks=1", "--steps=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, digits_dir):
+    from tfgen import train
+
+    path = tmp_path_factory.mktemp("translator") / "run"
+    argv = ["", *FLAGS, f"--run_dir={path}", f"--data_dir={digits_dir}"]
+    assert train.main(argv) == 0
+    return run.RunDir(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, size, mode in (
+        ("a.png", (20, 16), "RGB"), ("b.jpg", (9, 31), "RGB"), ("sub/c.png", (8, 8), "L"),
+    ):  # fmt: skip
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+        Image.fromarray(pixels).convert(mode).save(path)
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG no image")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("way", ["translate", "translate_back"])
+def test_a_folder_keeps_names_and_sizes_and_survives_a_corrupt_file(
+    run_dir, folder, tmp_path, capsys, caplog, way
+) -> None:
+    flags = {"run_dir": run_dir.path, "images": folder, "out": tmp_path / "out"}
+    assert tiny_run.call(sample.main, **flags, translation=way) == 0
+    out = tmp_path / "out" / f"{way}-seed0"
+    written = sorted(str(p.relative_to(out)) for p in out.rglob("*.png"))
+    assert written == ["a.png", "b.png", "sub/c.png"]
+    assert capsys.readouterr().out.strip() == f"{out}: 3 images, 1 skipped"
+    assert "broken.png" in caplog.text
+    for name in ("a.png", "sub/c.png"):
+        with Image.open(folder / name) as source, Image.open(out / name) as made:
+            assert made.size == source.size
+    # The pixels are the model's.
+    model = tiny_run.load(run_dir)
+    with Image.open(folder / "a.png") as image, Image.open(out / "a.png") as made:
+        pixels = np.asarray(image, np.float32)[np.newaxis] / 127.5 - 1
+        expected = metric_images.to_bytes(getattr(model, way)(pixels), "symmetric")[0]
+        assert np.abs(np.asarray(made, int) - expected).max() <= 1
+
+
+def test_what_is_wrong_is_one_line(run_dir, folder, tmp_path, capsys) -> None:
+    empty, bad = tmp_path / "empty", tmp_path / "bad"
+    empty.mkdir()
+    bad.mkdir()
+    (bad / "x.png").write_bytes(b"nothing")
+    for flags, says in (
+        ({"images": folder, "translation": "back"}, "--translation must be one of translate, tr"),
+        ({"images": empty}, f"--images={empty} holds no images"),
+        ({"images": bad}, f"none of the 1 images in --images={bad} can be read"),
+        ({"translation": "translate"}, "--translation is for a model that translates"),
+    ):
+        out = tmp_path / "out"
+        assert tiny_run.call(sample.main, run_dir=run_dir.path, out=out, **flags) == 1
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith(f"FATAL: {says}"), line
+        assert not list(out.rglob("*.png"))
+
+
+def test_files_that_would_become_one_keep_their_suffix() -> None:
+    files = ["a.gif", "a.jpg", "b.jpg", "c/a.jpg"]
+    assert translations.png_names(files) == {
+        "a.gif": "a.gif.png", "a.jpg": "a.jpg.png", "b.jpg": "b.png", "c/a.jpg": "c/a.png",
+    }  # fmt: skip
