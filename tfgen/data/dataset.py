@@ -239,6 +239,10 @@ class _How:
 
     def source(self, name: str) -> Source:
         """The source that `name` stands for, jittered."""
+        kind, _, rest = name.partition(":")
+        if kind in tasks.KINDS and rest:
+            base = dataclasses.replace(self, needs=("image",), fixed=False).source(rest)
+            return tasks.task(kind, rest, base)
         source = crops.jittered(name, self._as_stored(name), self.jitter)
         if source.apart:
             unpaired.check_sizes(name, source)
@@ -247,8 +251,6 @@ class _How:
     def _as_stored(self, name: str) -> Source:
         """The same before crops and flips."""
         kind, colon, rest = name.partition(":")
-        if colon and kind in tasks.TASKS:
-            return tasks.task_source(kind, self._with_image(rest), name)
         if colon and kind == "folder":
             return folder.folder_source(rest, self.needs, self.sizes, self.on_bad_image, self.fixed)
         if name in synthetic.MIXTURES:

@@ -1,15 +1,8 @@
-"""Translations that any images are an example of: `colorize:DATA` and the like.
+"""Pairs made of any images: `colorize:DATA`, `edges:DATA`, `super_resolution:DATA`, `inpaint:DATA`.
 
-`target` is an image of the data set, `source` what a model is to make it from:
-
-colorize           its luma, 0.299 R + 0.587 G + 0.114 B, one channel
-edges              its edges, black lines on white, one channel: Sobel's gradient above a sixth of
-                   the largest there can be
-super_resolution   the image at a quarter of its sides, bicubic, brought back to its size
-inpaint            the image with a grey square of half its sides, anywhere inside
+`target` is the image, and `source` is what a task leaves of it.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -20,96 +13,92 @@ from tfgen.data.source import Key, Source
 from tfgen.data.spec import DataError
 from tfgen.data.synthetic import Varied
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_EDGE = 1 / 6  # of the largest gradient of one channel, above which there is an edge
-_SMALLER = 4
-_HIDDEN = 128  # grey of what is to be painted
-_WORDS = 2  # for each image: top and left of a square
-
-Task = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+FACTOR = 4  # by which super-resolution's source is coarser
+STEP = 64  # a straight edge between greys that differ by more is drawn
+HIDDEN = 128  # the grey of what inpainting hides
 
 
-def task_source(task: str, base: Source, name: str) -> Source:
-    """The images of a data set as `target`, and as `source` what is to become of them.
+def task(kind: str, name: str, base: Source) -> Source:
+    """The images of a data set as pairs: `source`, `target` and `label` where there is one.
 
     Args:
-      task: one of `TASKS`.
-      base: a data set with the key `image`.
-      name: of the whole, for messages.
+      kind: one of `KINDS`.
+      name: of the data set, for messages.
+      base: the data set.
 
     Raises:
-      DataError: if the images cannot be an example of the task.
+      DataError: if it has no images, or none in colour that are to be coloured.
     """
-    height, width, channels = base.keys["image"].shape
-    if task == "colorize" and channels != 3:
-        raise DataError(f"--data={name} needs colour images; these are grey.")
-    if task == "super_resolution" and min(height, width) < 2 * _SMALLER:
+    if "image" not in base.keys:
         raise DataError(
-            f"--data={name} needs images of at least {2 * _SMALLER}x{2 * _SMALLER}; these are "
-            f"{height}x{width}."
+            f"{kind}: needs a data set with 'image'; {name!r} has {', '.join(base.keys)}."
         )
-    make = TASKS[task]
-    kept = {key: k for key, k in base.keys.items() if key != "image"}
-    grey = task in ("colorize", "edges")
+    image = base.keys["image"]
+    if kind == "colorize" and image.shape[-1] == 1:
+        raise DataError(f"colorize: needs images in colour; those of {name!r} are grey.")
+    number, make = KINDS[kind]
+    channels = 1 if make in (luma, edges) else image.shape[-1]
 
     def change(rows: Rows, words: tf.Tensor) -> Rows:
-        others = {key: rows[key] for key in rows if key != "image"}
-        return {**others, "source": make(rows["image"], words), "target": rows["image"]}
+        others = {"label": rows["label"]} if "label" in rows else {}
+        return {"source": make(rows["image"], words), "target": rows["image"], **others}
 
-    return dataclasses.replace(
-        base,
-        keys={
-            **kept,
-            "source": Key((height, width, 1 if grey else channels), "uint8"),
-            "target": base.keys["image"],
-        },
-        open=lambda split: Varied(base.open(split), change, _WORDS, task, split),
+    keys = {"source": Key((*image.shape[:2], channels), image.dtype), "target": image}
+    if "label" in base.keys:
+        keys["label"] = base.keys["label"]
+    return Source(
+        keys=keys,
+        num_classes=base.num_classes,
+        sizes=base.sizes,
+        open=lambda split: Varied(base.open(split), change, number, kind, split),
     )
 
 
 def luma(image: tf.Tensor, words: tf.Tensor | None = None) -> tf.Tensor:
-    """uint8 [B, H, W, 1 or 3] -> uint8 [B, H, W, 1]."""
+    """The brightness of uint8 [B, H, W, 1 or 3]: [B, H, W, 1], 0.299 R + 0.587 G + 0.114 B."""
+    del words
     if image.shape[-1] == 1:
         return image
-    grey = tf.reduce_sum(tf.cast(image, tf.float32) * tf.constant(_LUMA), -1, keepdims=True)
-    return tf.cast(tf.round(grey), tf.uint8)
+    weighted = tf.cast(image, tf.int32) * tf.constant([299, 587, 114])
+    return tf.cast((tf.reduce_sum(weighted, axis=-1, keepdims=True) + 500) // 1000, tf.uint8)
 
 
 def edges(image: tf.Tensor, words: tf.Tensor | None = None) -> tf.Tensor:
-    """uint8 [B, H, W, 1 or 3] -> uint8 [B, H, W, 1], 0 at edges and 255 elsewhere."""
-    slopes = tf.image.sobel_edges(tf.cast(image, tf.float32) / 255.0)  # [B, H, W, C, 2], up to 4
-    strongest = tf.reduce_max(tf.norm(slopes, axis=-1), axis=-1, keepdims=True)
-    return tf.where(strongest > 4.0 * _EDGE, tf.constant(0, tf.uint8), tf.constant(255, tf.uint8))
+    """Black lines on white where uint8 [B, H, W, C] changes: [B, H, W, 1], 0 or 255.
+
+    Where Sobel's gradient of the brightness is longer than that of a straight edge of `STEP`.
+    """
+    gradient = tf.image.sobel_edges(tf.cast(luma(image, words), tf.float32))
+    steep = tf.reduce_sum(tf.square(gradient), axis=-1) > (4.0 * STEP) ** 2
+    return tf.cast(tf.where(steep, 0, 255), tf.uint8)
 
 
 def coarse(image: tf.Tensor, words: tf.Tensor | None = None) -> tf.Tensor:
-    """uint8 [B, H, W, C] -> the same of a quarter of the detail."""
-    height, width = image.shape[1:3]
-    small = tf.image.resize(
-        tf.cast(image, tf.float32),
-        [max(1, height // _SMALLER), max(1, width // _SMALLER)],
-        method="bicubic",
-        antialias=True,
-    )
-    back = tf.image.resize(small, [height, width], method="bicubic")
-    return tf.cast(tf.round(tf.clip_by_value(back, 0.0, 255.0)), tf.uint8)
+    """uint8 [B, H, W, C] at a quarter of its size (antialiased) and back, both bicubic."""
+    del words
+    sides = image.shape[1:3]
+    small = [max(1, side // FACTOR) for side in sides]
+    pixels = tf.image.resize(tf.cast(image, tf.float32), small, "bicubic", antialias=True)
+    pixels = tf.image.resize(pixels, sides, "bicubic")
+    return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
 
 
 def hidden(image: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-    """uint8 [B, H, W, C] with a grey square where uniform words [B, 2] say."""
+    """uint8 [B, H, W, C] with a grey rectangle of half its sides, at a place drawn by words."""
     inside = []
-    for axis, word in ((1, words[:, 0]), (2, words[:, 1])):
-        length = image.shape[axis]
-        start = draws.integers(word, length - length // 2 + 1)
-        at = tf.range(length, dtype=tf.int64) - start[:, tf.newaxis]
-        inside.append((at >= 0) & (at < length // 2))
-    square = inside[0][:, :, tf.newaxis] & inside[1][:, tf.newaxis, :]
-    return tf.where(square[..., tf.newaxis], tf.constant(_HIDDEN, tf.uint8), image)
+    for axis in (1, 2):
+        length = image.shape[axis] // 2
+        start = draws.integers(words[:, axis - 1], image.shape[axis] - length + 1)
+        place = tf.range(image.shape[axis], dtype=tf.int64) - start[:, tf.newaxis]
+        inside.append((place >= 0) & (place < length))
+    covered = inside[0][:, :, tf.newaxis] & inside[1][:, tf.newaxis]
+    return tf.where(covered[..., tf.newaxis], tf.constant(HIDDEN, tf.uint8), image)
 
 
-TASKS: dict[str, Task] = {
-    "colorize": luma,
-    "edges": edges,
-    "super_resolution": coarse,
-    "inpaint": hidden,
+# The words that are drawn for each image, and what makes the source of it and of them.
+KINDS: dict[str, tuple[int, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]]] = {
+    "colorize": (0, luma),
+    "edges": (0, edges),
+    "super_resolution": (0, coarse),
+    "inpaint": (2, hidden),
 }

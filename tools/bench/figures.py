@@ -32,6 +32,9 @@ def compared(result: Result, comparison: Comparison) -> dict[str, Any] | None:
     if first is None or second is None:
         return None
     a, b = (result["contenders"][name] for name in (first, second))
+    if comparison.form == "memory":
+        value = a["peak_mib"] / b["peak_mib"]
+        return {"of": first, "over": second, "value": value, "least": value, "most": value}
     form = _FORMS[comparison.form]
     turns = [form(x / y) for x, y in zip(a["rates"], b["rates"], strict=False)]
     return {

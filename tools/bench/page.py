@@ -106,7 +106,7 @@ def _comparisons(part: Part, figures: dict[str, Any]) -> list[str]:
         if comparison.form == "ratio":
             who = f"({found['of']} / {found['over']})"
             notes.append(f"{comparison.text}: **{value:.2f}** [{least:.2f}, {most:.2f}] {who}")
-        elif comparison.form == "time":
+        elif comparison.form in ("time", "memory"):
             notes.append(comparison.text.format(f"{value:.2f} [{least:.2f}, {most:.2f}]"))
         else:
             least, most = sorted((100 * least, 100 * most))

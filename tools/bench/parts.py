@@ -45,6 +45,7 @@ class Comparison:
       "time": first / second, said of the time of a step: the second's over the first's.
       "share": 1 - first / second, the part of the first's step that the second does not have.
       "extra": first / second - 1, the time that the second adds as a part of the first's step.
+      "memory": the first's peak memory over the second's.
     """
 
     measure: str
@@ -299,6 +300,44 @@ def _vqvae() -> Part:
     )
 
 
+_NETWORKS = {
+    "cyclegan": f"128x128, two residual generators of {work.RESNET_BLOCKS} blocks and two 70x70 "
+    "PatchGANs with instance norm, least squares, cycle and identity losses, pools of 50",
+    "pix2pix": "256x256, U-Net of depth 8 and a conditional 70x70 PatchGAN with batch norm, "
+    "cross-entropy and 100 L1",
+}
+
+
+def _translation(system: str) -> Part:
+    name = f"translation.{system}"
+    return Part(
+        name=system,
+        title=name,
+        about=f"{_NETWORKS[system]}; batch 1, Adam; a step moves every network once. PyTorch has "
+        "its fused Adam and the faster of two memory formats.",
+        order={"work": "translation", "system": system},
+        batch_size=1,
+        contenders=(*_BOTH, *_GEMMS),
+        comparisons=(
+            Comparison(
+                "over_torch_eager", OURS, ("torch",), "fastest float32 against eager PyTorch"
+            ),
+            *_COMMON,
+            Comparison("over_own_float32", OURS_ANY, OURS, "any precision against our own float32"),
+            Comparison(
+                "memory", ("tfgen",), ("torch",), "peak memory {} times eager PyTorch's", "memory"
+            ),
+        ),
+        targets=(
+            Target("over_torch_eager", ">=", 1.1, f"{name}: steps/s over PyTorch eager, float32"),
+            Target("best_over_best", ">=", 1.3, f"{name}: best precision over PyTorch's best"),
+            Target("over_own_float32", ">=", 2.5, f"{name}: best precision over our float32"),
+            Target("memory", "<=", 1.0, f"{name}: peak memory over eager PyTorch's, float32"),
+        ),
+        portion=1,
+    )
+
+
 def _first_step(name: str, config: str, seconds: float) -> FirstStep:
     text = f"{config}: seconds from command to first step"
     return FirstStep(name, config, (Target("seconds", "<=", seconds, text),))
@@ -325,10 +364,14 @@ ALL: dict[str, Part | FirstStep] = {
         _iaf(),
         _pixelcnn(),
         _vqvae(),
+        _translation("cyclegan"),
+        _translation("pix2pix"),
         _first_step("first_step", "iwae_digits", 10.0),
         _first_step("first_step_gan", "gan_digits", 15.0),
         _first_step("first_step_wgan_gp", "wgan_gp_digits", 15.0),
         _first_step("first_step_infogan", "infogan_digits", 15.0),
         _first_step("first_step_unrolled", "unrolled_digits", 15.0),
+        _first_step("first_step_cyclegan", "cyclegan_digits", 40.0),
+        _first_step("first_step_pix2pix", "pix2pix_mosaic", 40.0),
     )
 }  # fmt: skip

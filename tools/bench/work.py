@@ -239,11 +239,78 @@ def vectors() -> np.ndarray:
     return (rng.normal(size=(50_000, MAF_SIZE)) @ mixing).astype(np.float32)
 
 
+# Image translation at batch size 1: the CycleGAN's residual generator and the pix2pix U-Net.
+
+TRANSLATION_SIDES = {"cyclegan": 128, "pix2pix": 256}
+TRANSLATION_IMAGES = 64
+TRANSLATION_FILTERS = 64
+RESNET_BLOCKS = 6
+UNET_WIDTHS = (64, 128, 256, 512, 512, 512, 512, 512)
+
+
+def pictures(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of pictures of noise, uint8 [64, side, side, 3]."""
+    rng = np.random.default_rng(0)
+    shape = (TRANSLATION_IMAGES, side, side, 3)
+    first, second = (rng.integers(0, 256, shape, np.uint8) for _ in range(2))
+    return first, second
+
+
+def _resnet(side: int) -> list[tuple[int, int, int]]:
+    f = TRANSLATION_FILTERS
+    full, half, quarter = side**2, (side // 2) ** 2, (side // 4) ** 2
+    down = [(full, 49 * 3, f), (half, 9 * f, 2 * f), (quarter, 18 * f, 4 * f)]
+    blocks = [(quarter, 36 * f, 4 * f)] * (2 * RESNET_BLOCKS)
+    up = [(quarter, 4 * f, 18 * f), (half, 2 * f, 9 * f), (full, 49 * f, 3)]
+    return [*down, *blocks, *up]
+
+
+def _patchgan(side: int, channels: int) -> list[tuple[int, int, int]]:
+    f, eighth = TRANSLATION_FILTERS, side // 8
+    return [
+        ((side // 2) ** 2, 16 * channels, f),
+        ((side // 4) ** 2, 16 * f, 2 * f),
+        (eighth**2, 32 * f, 4 * f),
+        ((eighth - 1) ** 2, 64 * f, 8 * f),
+        ((eighth - 2) ** 2, 128 * f, 1),
+    ]
+
+
+def cyclegan_step() -> Step:
+    """Six passes of the generators, two of them upon fakes; the discriminators see all."""
+    side = TRANSLATION_SIDES["cyclegan"]
+    generator, judge = _resnet(side), _patchgan(side, 3)
+    step: Counter[Product] = Counter()
+    for _ in range(4):
+        step += _learn(generator) + _learn(judge)
+    for _ in range(2):
+        step += _products(generator, *_KINDS) + _products(judge, "forward", "of_inputs")
+    return list(step.items())
+
+
+def pix2pix_step() -> Step:
+    """One pass of the U-Net; the discriminator sees the real pair, the fake one, and that again."""
+    side = TRANSLATION_SIDES["pix2pix"]
+    channels = (3, *UNET_WIDTHS)
+    last = len(UNET_WIDTHS) - 1
+    maps = [(side >> (level + 1)) ** 2 for level in range(last + 1)]
+    down = [(maps[n], 16 * channels[n], channels[n + 1]) for n in range(last + 1)]
+    up = [
+        (maps[n], UNET_WIDTHS[n] * (1 if n == last else 2), 16 * (UNET_WIDTHS[n - 1] if n else 3))
+        for n in reversed(range(last + 1))
+    ]
+    judge = _patchgan(side, 6)
+    step = _learn([*down, *up]) + _learn(judge) + _learn(judge)
+    return list((step + _products(judge, "forward", "of_inputs")).items())
+
+
 def step_of(order: dict[str, Any]) -> Step:
     """The products of what a contender is told to do."""
     if order["work"] == "iwae":
         return iwae_step(order["k"])
     if order["work"] == "gan":
         return {"gan": gan_step, "wgan_gp": wgan_gp_step}[order["system"]]()
+    if order["work"] == "translation":
+        return {"cyclegan": cyclegan_step, "pix2pix": pix2pix_step}[order["system"]]()
     steps = {"iaf": iaf_step, "maf": maf_step, "pixelcnn": pixelcnn_step, "vqvae": vqvae_step}
     return steps[order["work"]]()
