@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tests import tiny_run
-from tfgen import run, sample, translations
+from tfgen import export, run, sample, translations
 from tfgen.metrics import images as metric_images
 
 FLAGS = (
@@ -77,6 +78,18 @@ def test_what_is_wrong_is_one_line(run_dir, folder, tmp_path, capsys) -> None:
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert line.startswith(f"FATAL: {says}"), line
         assert not list(out.rglob("*.png"))
+
+
+def test_an_export_takes_any_size(run_dir, tmp_path) -> None:
+    assert tiny_run.call(export.main, run_dir=run_dir.path, out=tmp_path) == 0
+    endpoints = tf.saved_model.load(tmp_path / "1").signatures
+    model = tiny_run.load(run_dir)
+    for name in ("translate", "translate_back"):
+        for size in ((16, 16), (9, 31), (40, 12)):
+            image = tf.random.stateless_uniform([2, *size, 3], [0, 1], -1, 1)
+            made = endpoints[name](image=image)["image"]
+            # Another graph than that of the model in Python: rounding of float32.
+            np.testing.assert_allclose(made, getattr(model, name)(image), atol=1e-4)
 
 
 def test_files_that_would_become_one_keep_their_suffix() -> None:

@@ -146,6 +146,15 @@ def test_a_translation_is_a_function_of_its_seed() -> None:
     np.testing.assert_array_equal(quiet.translate(source, 1), quiet.translate(source, 2))
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_translation_is_what_it_was_in_training(norm) -> None:
+    """The most used peer's users find that test differs from training: here both are one."""
+    model, source = build(norm=norm), batch()["source"]
+    seed = tf.constant([3, 4])
+    trained, tested = (model.generate(source, seed, training=t) for t in (True, False))
+    np.testing.assert_array_equal(trained, tested)
+
+
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(ValueError, match="--patch=70 needs images of at least 24x24"):
         build(patch="70")
