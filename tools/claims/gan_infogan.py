@@ -11,7 +11,7 @@ from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
 from tools.claims._common import lines, text, values
 
-SEEDS = (0, 1, 2)
+SEEDS = (0,)  # A run takes over a quarter of an hour.
 PAIR = {"infogan": (), "control": ("--info_to_generator=false",)}
 STEPS = {"small": 3000, "paper": 5000}  # 50 epochs of 100 updates in their code
 FULL = math.log(10)  # nats, the entropy of c1

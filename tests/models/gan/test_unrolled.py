@@ -274,12 +274,17 @@ def test_wrong_flags_are_named(flags: dict, message: str) -> None:
         unrolled.HParams(**flags)
 
 
-def test_networks_of_the_ring_are_tanh_with_orthogonal_weights() -> None:
+def test_networks_of_the_ring_are_those_of_appendix_a() -> None:
     spec = DataSpec("ring8", {"point": (2,)}, {"point": "float32"}, "symmetric", 8, 9, 9, 9)
     model = unrolled.build(unrolled.HParams(data="ring8", networks="mlp"), spec)
-    for network in (model.generator, model.discriminator):
-        layer = network.get_layer("hidden_2")
-        assert layer.activation is keras.activations.tanh
-        np.testing.assert_allclose(
-            layer.kernel.numpy().T @ layer.kernel.numpy(), 1.4**2 * np.eye(128), atol=1e-4
-        )
+    hidden = model.generator.get_layer("hidden_2")
+    assert hidden.activation is keras.activations.relu
+    kernel = hidden.kernel.numpy()
+    np.testing.assert_allclose(kernel.T @ kernel, 0.8**2 * np.eye(128), atol=1e-4)
+    judge = model.discriminator
+    dense = [layer for layer in judge.layers if isinstance(layer, keras.layers.Dense)]
+    assert [layer.units for layer in dense] == [128, 1]
+    first, last = (layer.kernel.numpy() for layer in dense)
+    point = np.float32([[2.0, -1.0]])
+    expected = np.maximum(point / 4 @ first, 0) @ last  # biases begin as 0
+    np.testing.assert_allclose(judge(point), expected, rtol=1e-4)

@@ -17,8 +17,7 @@ that the D of K steps later is not: that gradient keeps it from collapsing.
 
 Reference: L. Metz, B. Poole, D. Pfau, J. Sohl-Dickstein. Unrolled Generative Adversarial Networks.
 ICLR 2017: eq. 7-9 (unrolling and surrogate), 10-12 (updates, and the gradient's second term),
-section 3.1 (ring of Gaussians), 3.3.2 (stacked MNIST, size of D). Widths, initial weights, step
-sizes and batch for the ring are those of a co-author's public notebook.
+section 3.1 and appendix A (ring of Gaussians: its networks), 3.3.2 (stacked MNIST, size of D).
 
 Differs from the paper:
   * The players move in turn, the discriminator first, and not at once: K = 0 is exactly `gan.gan`.
@@ -36,9 +35,10 @@ from tfgen.data import DataSpec
 from tfgen.models.gan import gan
 
 DENSE = {  # What differs in the dense networks.
-    "activation": "tanh",
-    "initializer": functools.partial(keras.initializers.Orthogonal, 1.4),
+    "activation": "relu",
+    "initializer": functools.partial(keras.initializers.Orthogonal, 0.8),
 }
+_POINT_SCALE = 0.25  # Of points, before a dense discriminator sees them.
 _TINY = 1e-30  # Below it sqrt(v) counts as constant: its slope is infinite at v = 0.
 
 
@@ -210,10 +210,20 @@ class UnrolledGAN(gan.GAN):
         return loss, logs
 
 
+def networks(event_shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, keras.Model]:
+    """As of `gan`; for points those of appendix A, whose discriminator has one hidden layer."""
+    generator, discriminator = gan.networks(event_shape, hparams, **DENSE)
+    if len(event_shape) == 1:
+        shallow = dataclasses.replace(hparams, hidden_units=hparams.hidden_units[:1])
+        scaled = {**DENSE, "input_scale": _POINT_SCALE / hparams.event_scale}
+        _, discriminator = gan.networks(event_shape, shallow, **scaled)
+    return generator, discriminator
+
+
 def build(hparams: HParams, data_spec: DataSpec) -> UnrolledGAN:
     """The networks that the flags ask for, compiled and ready to train."""
     model = UnrolledGAN(
-        *gan.networks(gan.event_shape(hparams, data_spec), hparams, **DENSE),
+        *networks(gan.event_shape(hparams, data_spec), hparams),
         unrolled_steps=hparams.unrolled_steps,
         **{k: v for k, v in gan.slots(hparams).items() if k not in ("objective", "penalty")},
     )
