@@ -1,7 +1,9 @@
 """`.keras` files of the VAE family: what is loaded is what was saved, networks and all."""
 
 import json
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -131,3 +133,20 @@ def test_a_run_in_mixed_precision_leaves_a_file_in_float32(tmp_path, digits_dir)
     model = commands.load_run(run_dir)[-1]
     assert loaded.encoders[0].dtype_policy.name == "float32"
     np.testing.assert_array_equal(loaded.sample(4, 1), model.sample(4, 1))
+
+
+def test_a_file_holds_no_optimisers(tmp_path):
+    """Keras would write Adam's moments beside the weights, twice as many numbers again."""
+    model = make(iwae.IWAE, 1)
+    model.compile(keras.optimizers.Adam(1e-3))
+    optimizers = dict(model.optimizers)
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        archive.extract("model.weights.h5", tmp_path)
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        sizes = []
+        file.visititems(lambda _, x: sizes.append(x.size) if isinstance(x, h5py.Dataset) else None)
+    assert sum(sizes) == sum(int(np.prod(v.shape)) for v in model.variables)
+    # And the model trains on.
+    assert model.optimizers == optimizers
+    assert model.optimizer is next(iter(optimizers.values()))

@@ -227,6 +227,16 @@ class GenerativeModel(keras.Model):
         """Returns nothing: optimisers are in the checkpoints, not in `.keras` files."""
         return {}
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """As in Keras, without the optimisers, which Keras would write: twice the weights."""
+        hidden = {name: getattr(self, name, None) for name in ("optimizers", "optimizer")}
+        self.optimizers, self.optimizer = {}, None
+        try:
+            super().save(*args, **kwargs)
+        finally:
+            for name, value in hidden.items():
+                setattr(self, name, value)
+
     def _check_players(self, players: Mapping[str, list[keras.Variable]]) -> None:
         owners: dict[int, list[str]] = {id(v): [] for v in self.trainable_variables}
         paths = {id(v): v.path for v in self.trainable_variables}  # which need not be unique

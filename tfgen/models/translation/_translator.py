@@ -278,7 +278,7 @@ def slots(hp: HParams) -> dict[str, Any]:
     return {name: getattr(hp, name) for name in names}
 
 
-def shown(image: tf.Tensor) -> np.ndarray:
+def as_picture(image: tf.Tensor) -> np.ndarray:
     """Images [..., C] in [-1, 1], of 1 or 3 channels, as [..., 3] in [0, 1] for a picture."""
     image = tf.cast(image, tf.float32)
     image = tf.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]

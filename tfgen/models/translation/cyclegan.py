@@ -327,7 +327,7 @@ class CycleGAN(_translator.Translator):
         for name, (domain, there, back) in ways.items():
             image = tf.cast(batch[domain][:_TEST_ROWS], tf.float32)
             made = there(image)
-            columns = [_translator.shown(x) for x in (image, made, back(made))]
+            columns = [_translator.as_picture(x) for x in (image, made, back(made))]
             found[name] = np.stack(columns, axis=1)
         return found
 

@@ -246,7 +246,7 @@ class Pix2Pix(_translator.Translator):
         """Rows of source, translation and target, [rows, 3, H, W, 3] in [0, 1]."""
         source, target = (x[:_TEST_ROWS] for x in (self.source(batch), self.target(batch)))
         made = self.translate(source, seed)
-        columns = [_translator.shown(x) for x in (source, made, target)]
+        columns = [_translator.as_picture(x) for x in (source, made, target)]
         return {"translations": np.stack(columns, axis=1)}
 
     def signatures(self) -> dict[str, tuple[Callable, dict[str, tf.TensorSpec]]]:
