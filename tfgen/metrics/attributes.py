@@ -21,7 +21,7 @@ from tfgen.metrics.images import to_unit
 from tfgen.metrics.measure import Measure, Settings
 
 _BATCH = 128
-_STEPS = 1000
+_STEPS = 4000  # By 1000 it read the classes of layered digits at 0.88, by 4000 at 0.98.
 _EXAMPLES = 10_000  # Of the training split, whose least and largest values count.
 
 
@@ -98,7 +98,7 @@ def reader(
     Raises:
         UserError: if the cache cannot be written or read.
     """
-    path = classifier.cache_path(data.spec, cache_dir, seed, "attributes")
+    path = classifier.cache_path(data.spec, cache_dir, seed, "attributes", steps=_STEPS)
     network = classifier.cached(path, lambda: train(data, seed))
     return lambda images: tf.sigmoid(network(images, training=False)[1])
 

@@ -140,9 +140,21 @@ def cached(path: pathlib.Path, make: Callable[[], keras.Model]) -> keras.Model:
 
 
 def cache_path(
-    spec: DataSpec, cache_dir: str | os.PathLike | None, seed: int, target: str = "label"
+    spec: DataSpec,
+    cache_dir: str | os.PathLike | None,
+    seed: int,
+    target: str = "label",
+    **more: Any,
 ) -> pathlib.Path:
-    """Where the classifier of a batch key is kept: a function of data, size, network and seed."""
+    """Where the classifier of a batch key is kept: a function of data, size, network and seed.
+
+    Args:
+        spec: of the data.
+        cache_dir: as of `load`.
+        seed: of the training.
+        target: the batch key.
+        **more: what else the classifier depends on.
+    """
     folder = cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/tfgen"
     key: dict[str, Any] = {
         "version": _VERSION,
@@ -156,6 +168,7 @@ def cache_path(
     }
     if target != "label":
         key["target"] = target, spec.shapes[target]
+    key |= more
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     return pathlib.Path(folder).expanduser() / f"classifier-{short_name(spec.name)}-{digest}.keras"
 
