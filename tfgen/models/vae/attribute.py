@@ -319,11 +319,11 @@ class AttributeCVAE(GenerativeModel):
         """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one image.
 
         A row of "progressions" moves one attribute, the others being the training examples' means;
-        all rows have the latents of one draw.
+        all rows have the latents of the batch's first image.
         """
         some = {key: batch[key][:16] for key in self.needs}
         rebuilt = self.decode(self.encode(**some), some["attributes"])
-        latent = self.draw_latents(1, seed)
+        latent = self.encode(**{key: some[key][:1] for key in self.needs})
         usual = tf.reduce_mean(self.examples, axis=0, keepdims=True)
         moved = [
             self.interpolate(latent, usual, attribute, 10)
