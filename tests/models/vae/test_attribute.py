@@ -273,7 +273,8 @@ def test_pictures_have_a_row_for_each_attribute() -> None:
     grids = model.pictures(rows, 3)
     assert grids["progressions"].shape == (ATTRIBUTES, 10, *SHAPE)
     usual = tf.reduce_mean(model.examples, 0, keepdims=True)
-    second = model.interpolate(model.draw_latents(1, 3), usual, 1, 10)
+    latent = model.encode(**{key: value[:1] for key, value in rows.items()})
+    second = model.interpolate(latent, usual, 1, 10)
     np.testing.assert_array_equal(grids["progressions"][1:2], second)
     assert grids["layers"].shape == (4, 8, *SHAPE)
     foreground, gate, background, image = grids["layers"]
