@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # Samples drawn at once; another number would give other samples.
 _MAX_IMAGES = 64  # A batch for pictures has at most so many.
+_IMAGES = {"image", "source", "target", "a", "b"}  # Batch keys of images.
 _MAX_TILES = 256  # A PNG of random samples shows at most so many.
 
 
@@ -233,8 +234,8 @@ def read_images(
                 f"Received: {array.dtype} {list(shape)}"
             )
     batch = {key: batch[key][:_MAX_IMAGES] for key in needs}
-    if "image" in batch:
-        batch["image"] = _in_range(batch["image"], path, spec, hp, seed)
+    for key in _IMAGES & batch.keys():
+        batch[key] = _in_range(key, batch[key], path, spec, hp, seed)
     return {key: array.astype(spec.dtypes[key]) for key, array in batch.items()}
 
 
@@ -263,7 +264,12 @@ def _read_folder(
 
 
 def _in_range(
-    image: np.ndarray, path: pathlib.Path, spec: "DataSpec", hp: hparams.HParams, seed: int
+    key: str,
+    image: np.ndarray,
+    path: pathlib.Path,
+    spec: "DataSpec",
+    hp: hparams.HParams,
+    seed: int,
 ) -> np.ndarray:
     """Brings uint8 images into the system's range; checks that others lie in it."""
     from tfgen.data import draws, pixels
@@ -271,13 +277,13 @@ def _in_range(
     if image.dtype == np.uint8:
         # Draws that are fixed for the examples of a data set are fixed by the seed here.
         how = "threshold" if hp.binarization == "threshold" else "dynamic"
-        key = draws.stream_key(seed, "binarize/images")
-        return pixels.Pixels(spec.image_range, how)(image, key, 0).numpy()
+        noise = draws.stream_key(seed, "binarize/images")
+        return pixels.Pixels(spec.image_range, how)(image, noise, 0).numpy()
     low, high = (-1, 1) if spec.image_range == "symmetric" else (0, 1)
     fits = spec.image_range != "uint8" and np.all((image >= low) & (image <= high))
     if not fits or (spec.image_range == "binary" and not np.isin(image, (0, 1)).all()):
         raise UserError(
-            f"'image' in --images={path} must be uint8 or in the system's range "
+            f"{key!r} in --images={path} must be uint8 or in the system's range "
             f"{commands.RANGES[spec.image_range]}. "
             f"Received: {image.dtype} from {image.min():g} to {image.max():g}"
         )
