@@ -1,8 +1,8 @@
 """PatchGAN: a discriminator that judges patches of an image, each by one logit.
 
 Reference: P. Isola, J.-Y. Zhu, T. Zhou, A. Efros. Image-to-Image Translation with Conditional
-Adversarial Networks. CVPR 2017, sections 3.2.2 and 6.1.2: the last of stride 2 halves the map no
-more, convolutions of 4x4, leaky ReLU 0.2, no norm in the first layer, weights N(0, 0.02).
+Adversarial Networks. CVPR 2017, sections 3.2.2 and 6.1.2: convolutions of 4x4, of stride 2 but for
+the last two, leaky ReLU 0.2, no norm in the first layer, weights N(0, 0.02).
 """
 
 from collections.abc import Callable, Sequence
