@@ -60,9 +60,21 @@ def test_accuracy_of_models(by_pixels, model, accuracy: float, error: float) -> 
     assert found["attribute_accuracy"].value == pytest.approx(accuracy, abs=0.06)
     assert found["attribute_error"].value == pytest.approx(error, abs=0.03)
     assert found["attribute_accuracy_real"].value == 1.0
+    assert found["attribute_error_real"].value == pytest.approx(0.0, abs=1e-12)
     assert "600 test examples" in found["attribute_accuracy"].note
     few = attributes.accuracy(model, Pixels(), Settings(limit=50))
     assert "50 test examples" in few["attribute_error"].note
+
+
+def test_errors_are_told_by_attribute(by_pixels) -> None:
+    class Half(Obedient):
+        def generate(self, y, seed):
+            return super().generate(y, seed) * [[[1.0], [0.0]]]
+
+    found = attributes.accuracy(Half(), Pixels(), Settings())["attribute_error"]
+    second = (Pixels().rows["attributes"][:, 1] + 1.0) ** 2  # read as 0, whatever was asked
+    assert found.value == pytest.approx(second.mean() / 2, rel=1e-5)
+    assert found.note.endswith(f"by attribute 0.000 {second.mean():.3f}")
 
 
 def test_balanced_accuracy_by_hand() -> None:
@@ -98,6 +110,9 @@ def test_a_reader_learns_once(digits_dir: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(attributes, "train", no_training)
     again = attributes.reader(layered, tmp_path)(batch["image"])
     np.testing.assert_allclose(again, found, atol=1e-6)
+    monkeypatch.setattr(attributes, "_STEPS", 151)
+    with pytest.raises(AssertionError, match="trained twice"):  # one of other steps is another
+        attributes.reader(layered, tmp_path)
 
 
 def test_data_without_attributes_is_named(digits_dir: str) -> None:
