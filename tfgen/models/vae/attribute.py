@@ -35,7 +35,8 @@ Differs from the paper:
     the two have the same gradient at errors below 1/2.
   * One gate for all channels of a pixel, and no dropout, weight decay or augmentation.
   * The decoders mirror the encoders; attributes are scaled to [-1, 1] by their least and largest
-    values in the training split.
+    values in the training split. They join the dense layers as they are; in the authors' code they
+    pass a dense layer of their own first, and those of q(z_F|.) count for its mean only.
   * Novel images are encoded by the recognition networks; the paper searches their latents by
     optimisation (section 4).
 """
