@@ -1,6 +1,5 @@
 """Images resized, cropped and flipped: by chance in training, never in order."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -10,21 +9,11 @@ import pytest
 import scipy.stats
 from PIL import Image
 
+from tests.data.streams import take, whole
 from tfgen import data
 from tfgen.data import images, source
 from tfgen.errors import UserError
 from tfgen.jitter import Jitter
-
-
-def whole(loaded, split):
-    size = getattr(loaded.spec, f"{split}_size")
-    return next(loaded.batches(split, size).as_numpy_iterator())
-
-
-def take(loaded, count, **arguments):
-    stream = loaded.train(seed=3, **arguments).as_numpy_iterator()
-    batches = list(itertools.islice(stream, count))
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
 @pytest.fixture(scope="module")

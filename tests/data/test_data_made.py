@@ -7,20 +7,10 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from tests.data.streams import assert_seeks_and_shares, take, whole
 from tfgen import data
 from tfgen.data import mosaic, recolored, two_answers
 from tfgen.jitter import Jitter
-
-
-def whole(loaded, split, limit=None, **arguments):
-    size = limit or getattr(loaded.spec, f"{split}_size")
-    return next(loaded.batches(split, size, limit=size, **arguments).as_numpy_iterator())
-
-
-def take(loaded, count, seed=3, **arguments):
-    stream = loaded.train(seed=seed, **arguments).as_numpy_iterator()
-    batches = list(itertools.islice(stream, count))
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def load(name, data_dir, needs, **arguments):
@@ -204,12 +194,9 @@ def test_textures_wave_as_they_are_named(data_dir):
 
 def test_mosaics_are_of_seed_and_position(data_dir):
     loaded = load("mosaic", data_dir, NEEDS)
-    unbroken = take(loaded, 6, batch_size=10)
-    for key, value in take(loaded, 4, batch_size=10, start_step=2).items():
-        np.testing.assert_array_equal(value, unbroken[key][20:])
-    for key, value in take(loaded, 12, batch_size=5, replicas=2).items():
-        np.testing.assert_array_equal(value, unbroken[key])
-    assert len({image.tobytes() for image in unbroken["target"]}) == 60
+    assert_seeks_and_shares(loaded, batch_size=10, steps=6, start=2)
+    targets = take(loaded, 6, batch_size=10)["target"]
+    assert len({image.tobytes() for image in targets}) == 60
 
 
 def test_a_pair_and_its_segmentation_share_crop_and_flip(data_dir):

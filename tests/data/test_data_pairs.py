@@ -1,25 +1,13 @@
 """Pairs of images: side by side or in two folders, their splits, and what can be wrong."""
 
-import itertools
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.streams import assert_seeks_and_shares, take, whole
 from tfgen import data
 from tfgen.data import source
 from tfgen.jitter import Jitter
-
-
-def whole(loaded, split):
-    size = getattr(loaded.spec, f"{split}_size")
-    return next(loaded.batches(split, size).as_numpy_iterator())
-
-
-def take(loaded, count, **arguments):
-    stream = loaded.train(seed=3, **arguments).as_numpy_iterator()
-    batches = list(itertools.islice(stream, count))
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def load(name, **arguments):
@@ -146,11 +134,7 @@ def test_a_pair_shares_crop_and_flip(tmp_path):
 def test_resume_and_shares(tmp_path):
     write(tmp_path, range(40))
     loaded = load(tmp_path, jitter=Jitter(resize=(9, 9), crop=(6, 5), flip=True))
-    unbroken = take(loaded, 20, batch_size=4)
-    for key, value in take(loaded, 7, batch_size=4, start_step=13).items():
-        np.testing.assert_array_equal(value, unbroken[key][52:])
-    for key, value in take(loaded, 40, batch_size=2, replicas=2).items():
-        np.testing.assert_array_equal(value, unbroken[key])
+    assert_seeks_and_shares(loaded, batch_size=4, steps=20, start=13)
 
 
 def test_pairs_come_in_range(tmp_path):

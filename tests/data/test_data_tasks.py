@@ -7,20 +7,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.data.streams import assert_seeks_and_shares, take, whole
 from tfgen import data
 from tfgen.data import tasks
 from tfgen.jitter import Jitter
-
-
-def whole(loaded, split, **arguments):
-    size = getattr(loaded.spec, f"{split}_size")
-    return next(loaded.batches(split, size, **arguments).as_numpy_iterator())
-
-
-def take(loaded, count, **arguments):
-    stream = loaded.train(seed=3, **arguments).as_numpy_iterator()
-    batches = list(itertools.islice(stream, count))
-    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def load(name, data_dir=None, **arguments):
@@ -47,11 +37,7 @@ def test_targets_are_the_images(root, kind):
     assert loaded.spec.shapes["target"] == (8, 12, 3)
     channels = 1 if kind in ("colorize", "edges") else 3
     assert loaded.spec.shapes["source"] == batch["source"].shape[1:] == (8, 12, channels)
-    unbroken = take(loaded, 12, batch_size=4)
-    for key, value in take(loaded, 7, batch_size=4, start_step=5).items():
-        np.testing.assert_array_equal(value, unbroken[key][20:])
-    for key, value in take(loaded, 24, batch_size=2, replicas=2).items():
-        np.testing.assert_array_equal(value, unbroken[key])
+    assert_seeks_and_shares(loaded, batch_size=4, steps=12, start=5)
 
 
 def test_colorize_shows_the_luma(root):

@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.streams import whole
 from tfgen import data
 from tfgen.data import source
 from tfgen.jitter import Jitter
-
-
-def whole(loaded, split):
-    size = getattr(loaded.spec, f"{split}_size")
-    return next(loaded.batches(split, size).as_numpy_iterator())
 
 
 def batches_of(loaded, count, **arguments):

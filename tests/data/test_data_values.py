@@ -13,14 +13,9 @@ import scipy.stats
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+from tests.data.streams import whole
 from tfgen import data
 from tfgen.data import draws, pixels, synthetic, tfds_sets
-
-
-def whole(loaded, split, **arguments):
-    size = {"train": loaded.spec.train_size, "validation": loaded.spec.validation_size}
-    batch_size = size.get(split, loaded.spec.test_size)
-    return next(loaded.batches(split, batch_size, **arguments).as_numpy_iterator())
 
 
 def test_digits_are_scikit_learns_split_once(digits):

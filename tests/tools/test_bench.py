@@ -4,10 +4,12 @@ import importlib
 import json
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfgen.networks import patchgan, resnet, unet
 from tools.bench import contest, figures, page, parts, work, worker
 from tools.bench.__main__ import main
 from tools.bench.parts import ALL, Comparison, FirstStep, Part
@@ -125,6 +127,44 @@ def test_convolutions_are_those_whose_products_are_counted(name) -> None:
         if product.kind == "forward"
     ]
     assert sorted(counted) == weights
+
+
+@pytest.mark.parametrize("system", work.TRANSLATION_SIDES)
+def test_translations_have_the_networks_whose_products_are_counted(system) -> None:
+    """One pass of a generator and of a discriminator, by the sizes of Keras' own layers."""
+    side = work.TRANSLATION_SIDES[system]
+    if system == "cyclegan":
+        networks = resnet.resnet(3, 3, blocks=work.RESNET_BLOCKS), patchgan.discriminator(3)
+        counted = work._resnet(side), work._patchgan(side, 3)
+    else:
+        networks = unet.unet(3, 3), patchgan.discriminator(6)
+        counted = work._unet(), work._patchgan(side, 6)
+    for network, layers in zip(networks, counted, strict=True):
+        flops = sum(2 * rows * inputs * outputs for rows, inputs, outputs in layers)
+        assert flops == _convolution_flops(network, side)
+
+
+def _convolution_flops(network: keras.Model, side: int) -> int:
+    """Of one image, by running it: each kernel meets each place of the smaller map."""
+    total = 0
+
+    def counting(layer, call):
+        def counted(x, *args, **kwargs):
+            nonlocal total
+            y = call(x, *args, **kwargs)
+            small = min((x, y), key=lambda t: t.shape[1])
+            total += 2 * small.shape[1] * small.shape[2] * int(np.prod(layer.kernel.shape))
+            return y
+
+        return counted
+
+    kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+    for layer in network.layers:
+        if isinstance(layer, kinds):
+            layer.call = counting(layer, layer.call)
+    image = tf.zeros([1, side, side, network.inputs[0].shape[-1]])
+    network([image, tf.constant([0, 0])] if len(network.inputs) == 2 else image)
+    return total
 
 
 # Figures.

@@ -177,7 +177,10 @@ def load(
       name: `digits`, `ring8`, `grid25`, `stacked_digits`, `stacked_mnist`, `placed_digits` (8x8
         anywhere on 32x32), `placed_mnist` (28x28 on 60x60), `layered_digits` (8x8 on stripes of
         16x16), `layered_mnist` (28x28 on 32x32), any TFDS name that is prepared under `data_dir`
-        (`mnist`, `celeb_a`, ...), or `folder:PATH`.
+        (`mnist`, `celeb_a`, ...), or `folder:PATH`. Pairs: `mosaic`, `two_answers`, `pairs:PATH`,
+        `pairs:A,B`, and of any images `colorize:DATA`, `edges:DATA`, `super_resolution:DATA` and
+        `inpaint:DATA`. Two domains: `recolored_digits`, `recolored_mnist`, `unpaired:PATH`,
+        `unpaired:A,B` and TFDS' `cycle_gan/*`.
       data_dir: TFDS' directory; None for TFDS' own default.
       image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1} or "uint8" 0..255.
       binarization: for "binary": "dynamic", "fixed" or "threshold"; see `pixels.Pixels`.

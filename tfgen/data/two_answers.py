@@ -2,7 +2,7 @@
 
 A fair coin chooses the colour, anew for each position in the training stream; in order it is fixed
 for each index. Who minimises a distance answers with a mixture of both; the paper of pix2pix
-(Isola et al. 2017, section 2) gives an adversarial loss against this.
+(Isola et al. 2017, section 1) gives an adversarial loss against this.
 """
 
 import dataclasses

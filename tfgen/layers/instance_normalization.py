@@ -82,7 +82,7 @@ class InstanceNormalization(keras.layers.Layer):
 class BatchStatisticsNormalization(InstanceNormalization):
     """Batch norm whose statistics are those of the batch at hand in inference as well.
 
-    For networks whose outputs are to be as they were in training (pix2pix, section 3.4 of Isola et
+    For networks whose outputs are to be as they were in training (pix2pix, section 3.3 of Isola et
     al. 2017); of one image alone it is instance norm. Replicas share their statistics. For example
     [4, 32, 32, 64] -> [4, 32, 32, 64] by 64 means.
     """

@@ -1,7 +1,7 @@
 """Which class of `mosaic` each pixel of an image shows, by its texture; nothing is learnt.
 
 The measure is that of the "FCN-score" (P. Isola, J.-Y. Zhu, T. Zhou, A. Efros. Image-to-Image
-Translation with Conditional Adversarial Networks. CVPR 2017, section 3.3) with an exact recogniser
+Translation with Conditional Adversarial Networks. CVPR 2017, section 4.1) with an exact recogniser
 in place of a trained one: an image whose textures are blurred away is not recognised.
 """
 

@@ -61,28 +61,12 @@ def resnet(
     image = keras.Input((None, None, channels), name="image")
     x = keras.layers.ReLU()(normed(convolution(image, filters, 7)))
     for width in (2 * filters, 4 * filters):
-        x = keras.layers.Conv2D(
-            width,
-            3,
-            strides=2,
-            padding="same",
-            use_bias=norm is None,
-            kernel_initializer=next(init),
-        )(x)
-        x = keras.layers.ReLU()(normed(x))
+        x = keras.layers.ReLU()(normed(resized(keras.layers.Conv2D, width)(x)))
     for _ in range(blocks):
         y = keras.layers.ReLU()(normed(convolution(x, 4 * filters, 3)))
         x = keras.layers.Add()([x, normed(convolution(y, 4 * filters, 3))])
     for width in (2 * filters, filters):
-        x = keras.layers.Conv2DTranspose(
-            width,
-            3,
-            strides=2,
-            padding="same",
-            use_bias=norm is None,
-            kernel_initializer=next(init),
-        )(x)
-        x = keras.layers.ReLU()(normed(x))
+        x = keras.layers.ReLU()(normed(resized(keras.layers.Conv2DTranspose, width)(x)))
     x = ReflectionPadding2D(3)(x)
     x = keras.layers.Conv2D(outputs, 7, activation="tanh", kernel_initializer=next(init))(x)
     return keras.Model(image, x, name=name)

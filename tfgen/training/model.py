@@ -154,6 +154,14 @@ class GenerativeModel(keras.Model):
         """
         return {}
 
+    def add_state(
+        self, name: str, shape: tuple[int, ...], initializer: str = "zeros"
+    ) -> keras.Variable:
+        """A weight that no player trains, in float32 whatever the precision, e.g. for `adapt`."""
+        return self.add_weight(
+            shape=shape, initializer=initializer, trainable=False, autocast=False, name=name
+        )
+
     # Compiling.
 
     def compile(

@@ -276,6 +276,18 @@ def _patchgan(side: int, channels: int) -> list[tuple[int, int, int]]:
     ]
 
 
+def _unet() -> list[tuple[int, int, int]]:
+    channels = (3, *UNET_WIDTHS)
+    last = len(UNET_WIDTHS) - 1
+    maps = [(TRANSLATION_SIDES["pix2pix"] >> (level + 1)) ** 2 for level in range(last + 1)]
+    down = [(maps[n], 16 * channels[n], channels[n + 1]) for n in range(last + 1)]
+    up = [
+        (maps[n], UNET_WIDTHS[n] * (1 if n == last else 2), 16 * (UNET_WIDTHS[n - 1] if n else 3))
+        for n in reversed(range(last + 1))
+    ]
+    return [*down, *up]
+
+
 def cyclegan_step() -> Step:
     """Six passes of the generators, two of them upon fakes; the discriminators see all."""
     side = TRANSLATION_SIDES["cyclegan"]
@@ -290,17 +302,8 @@ def cyclegan_step() -> Step:
 
 def pix2pix_step() -> Step:
     """One pass of the U-Net; the discriminator sees the real pair, the fake one, and that again."""
-    side = TRANSLATION_SIDES["pix2pix"]
-    channels = (3, *UNET_WIDTHS)
-    last = len(UNET_WIDTHS) - 1
-    maps = [(side >> (level + 1)) ** 2 for level in range(last + 1)]
-    down = [(maps[n], 16 * channels[n], channels[n + 1]) for n in range(last + 1)]
-    up = [
-        (maps[n], UNET_WIDTHS[n] * (1 if n == last else 2), 16 * (UNET_WIDTHS[n - 1] if n else 3))
-        for n in reversed(range(last + 1))
-    ]
-    judge = _patchgan(side, 6)
-    step = _learn([*down, *up]) + _learn(judge) + _learn(judge)
+    judge = _patchgan(TRANSLATION_SIDES["pix2pix"], 6)
+    step = _learn(_unet()) + _learn(judge) + _learn(judge)
     return list((step + _products(judge, "forward", "of_inputs")).items())
 
 

@@ -3,7 +3,7 @@
 The paper's five-way ablation (table 1, cityscapes labels to photos) on label maps whose textures
 have one mean and differ in their waves: a recogniser tells which class a pixel shows, as a network
 trained on photos does in the paper. And an input with two right answers: who minimises a distance
-answers with their mean (section 3.3).
+answers with their mean (section 1).
 """
 
 import pathlib
@@ -65,7 +65,7 @@ def distance_is_least_by_l1(outcomes: Outcomes) -> Claim:
     return Claim(
         "mosaic: by the mean difference to the target L1 alone is the best, on each seed: it does "
         "not see what the recogniser sees",
-        "section 3.1 in words",
+        "",
         text(ours),
         text(theirs) + " L1 + cGAN",
         "grey, 0 to 1",
@@ -87,7 +87,7 @@ def answers_are_not_averaged(outcomes: Outcomes) -> list[Claim]:
             Claim(
                 f"an input with two right answers: {who}: distance to {names[near]} less than half "
                 f"of that to {names[far]}, on each seed",
-                "section 3.1 in words",
+                "section 1 in words",
                 text(ours),
                 text(other),
                 "grey, 0 to 1",

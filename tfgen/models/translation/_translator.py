@@ -123,21 +123,13 @@ class Translator(GenerativeModel):
         self.stride, self.least = stride, least
         self.objective = objective
         self.losses_of = adversarial.objective(objective)
-        self.adversarial_weight, self.discriminator_weight = (
-            adversarial_weight,
-            discriminator_weight,
-        )
+        self.adversarial_weight = adversarial_weight
+        self.discriminator_weight = discriminator_weight
         if penalty not in ("none", "gradient_penalty"):
             raise ValueError(f"penalty must be none or gradient_penalty. Received: {penalty!r}")
         self.penalty, self.penalty_weight = penalty, penalty_weight
         # What `sample` translates: an image comes from another.
-        self.examples = self.add_weight(
-            shape=(_EXAMPLES, *self.image_shape),
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            name="examples",
-        )
+        self.examples = self.add_state("examples", (_EXAMPLES, *self.image_shape))
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of this class, the networks left out."""

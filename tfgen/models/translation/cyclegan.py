@@ -254,25 +254,23 @@ class CycleGAN(_translator.Translator):
         self, a: tf.Tensor, b: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """The generators' loss, a scalar, what is logged, and the fakes of A and of B."""
-        if self.identity_weight:
-            # In one call of each network: its kernels are the faster the larger the batch.
-            fake_b, same_b = tf.split(self.to_b(tf.concat([a, b], 0), training), 2)
-            fake_a, same_a = tf.split(self.to_a(tf.concat([b, a], 0), training), 2)
-        else:
-            fake_b, fake_a = self.to_b(a, training), self.to_a(b, training)
+        fake_b, fake_a = self.to_b(a, training), self.to_a(b, training)
         on_fakes = (self.judge("a", fake_a, training), self.judge("b", fake_b, training))
         loss = sum(tf.reduce_mean(self.losses_of.generator(logits)) for logits in on_fakes)
         logs = {"generator_loss": loss}
         total = self.adversarial_weight * loss
-        cycles = {"cycle_a": (self.to_a(fake_b, training), a),
-                  "cycle_b": (self.to_b(fake_a, training), b)}  # fmt: skip
-        for name, (found, wanted) in cycles.items():
-            logs[name] = tf.reduce_mean(tf.abs(found - wanted))
-            total += self.cycle_weight * logs[name]
+        kept = [
+            ("cycle_a", self.cycle_weight, self.to_a(fake_b, training), a),
+            ("cycle_b", self.cycle_weight, self.to_b(fake_a, training), b),
+        ]
         if self.identity_weight:
-            for name, found, wanted in (("identity_a", same_a, a), ("identity_b", same_b, b)):
-                logs[name] = tf.reduce_mean(tf.abs(found - wanted))
-                total += self.identity_weight * logs[name]
+            kept += [
+                ("identity_a", self.identity_weight, self.to_a(a, training), a),
+                ("identity_b", self.identity_weight, self.to_b(b, training), b),
+            ]
+        for name, weight, found, wanted in kept:
+            logs[name] = tf.reduce_mean(tf.abs(found - wanted))
+            total += weight * logs[name]
         return total, logs, (fake_a, fake_b)
 
     def shown(self, domain: str, fake: tf.Tensor, salt: int) -> tf.Tensor:

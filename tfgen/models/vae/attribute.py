@@ -144,15 +144,10 @@ class AttributeCVAE(GenerativeModel):
         self.latent_dims: tuple[int, ...] = (latents,)
         _require(encoder, [self.image_shape, (attributes,)], (2 * latents,))
         _require(decoder, [(latents,), (attributes,)], (height, width, channels + self.GATES))
-        self.lowest = self._kept("lowest", "zeros", (attributes,))
-        self.highest = self._kept("highest", "ones", (attributes,))
-        self.examples = self._kept("examples", "zeros", (_EXAMPLES, attributes))
+        self.lowest = self.add_state("lowest", (attributes,))
+        self.highest = self.add_state("highest", (attributes,), "ones")
+        self.examples = self.add_state("examples", (_EXAMPLES, attributes))
         self.built = True
-
-    def _kept(self, name: str, initializer: str, shape: tuple[int, ...]) -> keras.Variable:
-        return self.add_weight(
-            shape=shape, initializer=initializer, trainable=False, autocast=False, name=name
-        )
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`, networks included."""

@@ -165,13 +165,7 @@ class CVAE(vae.VAE):
         self._hidden_indices = np.flatnonzero(self.hidden)
         self.encoders[0].trainable = alpha > 0
         # What `sample` completes: there is no p(x).
-        self.examples = self.add_weight(
-            shape=(_EXAMPLES, *self.image_shape),
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-            name="examples",
-        )
+        self.examples = self.add_state("examples", (_EXAMPLES, *self.image_shape))
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`, networks included."""
