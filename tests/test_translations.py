@@ -92,6 +92,23 @@ def test_an_export_takes_any_size(run_dir, tmp_path) -> None:
             np.testing.assert_allclose(made, getattr(model, name)(image), atol=1e-4)
 
 
+def test_every_image_has_a_seed_of_its_own(folder, tmp_path) -> None:
+    class Model:
+        def signatures(self):
+            return {"translate": (None, {"image": tf.TensorSpec([None, None, None, 3])})}
+
+        def translations(self):
+            return {"translate": lambda image, seed: 0.0 * image + tf.cast(seed, tf.float32) / 100}
+
+    translations.save(Model(), folder, None, 20, tmp_path)
+    grey = []
+    for name in ("a.png", "b.png", "sub/c.png"):  # broken.png is the third of four by name
+        with Image.open(tmp_path / "translate-seed20" / name) as image:
+            grey.append(np.asarray(image)[0, 0, 0])
+    expected = metric_images.to_bytes(np.float32([0.20, 0.21, 0.23]), "symmetric")
+    np.testing.assert_array_equal(grey, expected)
+
+
 def test_files_that_would_become_one_keep_their_suffix() -> None:
     files = ["a.gif", "a.jpg", "b.jpg", "c/a.jpg"]
     assert translations.png_names(files) == {

@@ -9,6 +9,7 @@ from tfgen.layers.instance_normalization import (
     BatchStatisticsNormalization,
     InstanceNormalization,
 )
+from tfgen.training import strategies
 
 X = np.random.default_rng(0).normal(2.0, 3.0, (4, 6, 5, 3)).astype("float32")
 
@@ -73,6 +74,20 @@ def test_bfloat16_keeps_statistics_and_weights_in_float32() -> None:
 
 def expected_plain():
     return (X - X.mean((1, 2), keepdims=True)) / X.std((1, 2), keepdims=True)
+
+
+def test_replicas_share_the_statistics_of_the_batch() -> None:
+    strategy = strategies.make("mirrored", devices=2)
+    with strategy.scope():
+        layer = built(BatchStatisticsNormalization)
+
+    def half(context):
+        return tf.constant(X)[2 * context.replica_id_in_sync_group :][:2]
+
+    parts = strategy.experimental_distribute_values_from_function(half)
+    made = strategy.run(layer, args=(parts,))
+    found = np.concatenate([x.numpy() for x in strategy.experimental_local_results(made)])
+    np.testing.assert_allclose(found, expected((0, 1, 2)), atol=5e-5)
 
 
 def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:

@@ -103,6 +103,15 @@ def test_labels_agree_by_a_classifier_of_the_new_domain(digits, monkeypatch) -> 
     assert blind["label_agreement_a_to_b"].value < 0.4
 
 
+@pytest.mark.parametrize("key", ["a", "b"])
+def test_a_domain_has_its_own_images_and_labels(digits, key) -> None:
+    ours = next(iter(translation.Domain(digits, key).train(50, seed=1)))
+    both = next(iter(digits.train(50, seed=1)))
+    np.testing.assert_array_equal(ours["image"], both[key])
+    np.testing.assert_array_equal(ours["label"], both[f"label_{key}"])
+    assert not np.array_equal(both["label_a"], both["label_b"])  # in training no pair exists
+
+
 class Paired:
     """Translates sources by a function."""
 
