@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests import tiny_run
-from tfgen import run, sample
+from tfgen import run, sample, seeds
 from tfgen.metrics import pictures
 
 
@@ -81,8 +81,7 @@ def test_many_samples_are_drawn_in_chunks_of_their_own_seeds(run_dir, model, tmp
         assert tiny_run.call(sample.main, run_dir=run_dir.path, num=600, seed=7, out=out) == 0
         drawn = array(out / "random-seed7.npz")
         chunks = [
-            model.sample(size, sample.chunk_seed(7, index))
-            for index, size in enumerate((256, 256, 88))
+            model.sample(size, seeds.of_part(7, index)) for index, size in enumerate((256, 256, 88))
         ]
         np.testing.assert_array_equal(drawn, np.concatenate(chunks))
     np.testing.assert_array_equal(drawn[:256], model.sample(256, 7))
@@ -94,10 +93,10 @@ def test_many_samples_are_drawn_in_chunks_of_their_own_seeds(run_dir, model, tmp
 
 
 def test_no_two_chunks_share_a_seed():
-    seeds = {sample.chunk_seed(seed, index) for seed in range(100) for index in range(2000)}
-    assert len(seeds) == 100 * 2000
-    assert all(-(2**31) <= seed < 2**31 for seed in seeds)
-    assert [sample.chunk_seed(seed, 0) for seed in (0, 1, 2**31 - 1)] == [0, 1, 2**31 - 1]
+    found = {seeds.of_part(seed, index) for seed in range(100) for index in range(2000)}
+    assert len(found) == 100 * 2000
+    assert all(-(2**31) <= seed < 2**31 for seed in found)
+    assert [seeds.of_part(seed, 0) for seed in (0, 1, 2**31 - 1)] == [0, 1, 2**31 - 1]
 
 
 def test_without_a_batch_there_are_random_samples_alone(tmp_path, capsys):

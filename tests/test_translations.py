@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests import tiny_run
-from tfgen import export, run, sample, translations
+from tfgen import export, run, sample, seeds, translations
 from tfgen.metrics import images as metric_images
 
 FLAGS = (
@@ -98,14 +98,17 @@ def test_every_image_has_a_seed_of_its_own(folder, tmp_path) -> None:
             return {"translate": (None, {"image": tf.TensorSpec([None, None, None, 3])})}
 
         def translations(self):
-            return {"translate": lambda image, seed: 0.0 * image + tf.cast(seed, tf.float32) / 100}
+            return {
+                "translate": lambda image, seed: 0.0 * image + tf.cast(seed, tf.float32) / 2**31
+            }
 
     translations.save(Model(), folder, None, 20, tmp_path)
     grey = []
     for name in ("a.png", "b.png", "sub/c.png"):  # broken.png is the third of four by name
         with Image.open(tmp_path / "translate-seed20" / name) as image:
             grey.append(np.asarray(image)[0, 0, 0])
-    expected = metric_images.to_bytes(np.float32([0.20, 0.21, 0.23]), "symmetric")
+    parts = [seeds.of_part(20, index) for index in (0, 1, 3)]
+    expected = metric_images.to_bytes(np.float32(parts) / 2**31, "symmetric")
     np.testing.assert_array_equal(grey, expected)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfgen import commands, hparams, run, translations
+from tfgen import commands, hparams, run, seeds, translations
 from tfgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,19 +112,8 @@ def draw(model: "GenerativeModel", num: int, seed: int) -> Iterator[np.ndarray]:
         float32 [<= 256, ...], as `model.sample` returns them.
     """
     for index, start in enumerate(range(0, num, CHUNK)):
-        samples = model.sample(min(CHUNK, num - start), chunk_seed(seed, index))
+        samples = model.sample(min(CHUNK, num - start), seeds.of_part(seed, index))
         yield np.asarray(samples, np.float32)
-
-
-def chunk_seed(seed: int, index: int) -> int:
-    """The seed of a chunk, int32: the seed itself for the first, and no two chunks share one.
-
-    seed + index * round(2^32 / golden ratio) mod 2^32. The factor is odd, so up to 2^32 chunks of
-    one seed differ; multiples of the golden ratio keep their distance, so the first 10,000 chunks
-    of seeds less than 100,000 apart differ as well.
-    """
-    word = (seed + index * 0x9E3779B1) % 2**32
-    return word - 2**32 if word >= 2**31 else word
 
 
 def _save_random(model: "GenerativeModel", num: int, seed: int, out: pathlib.Path) -> None:

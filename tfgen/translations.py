@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfgen import run
+from tfgen import run, seeds
 from tfgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def save(
         model: has `translations()`.
         folder: of image files, with sub-folders or not.
         name: of the translation; None for the model's first.
-        seed: int; image i, by name, is translated with noise of seed + i.
+        seed: from 0 to 2^31 - 1; each image is translated with noise of its own.
         out: a folder that exists.
 
     Raises:
@@ -62,7 +62,7 @@ def save(
             logging.warning("Bad image %r: %s; skipped.", os.fspath(folder / file), error)
             bad += 1
             continue
-        made = translate(to_range(found[np.newaxis], 0, 0), tf.constant(seed + index))
+        made = translate(to_range(found[np.newaxis], 0, 0), tf.constant(seeds.of_part(seed, index)))
         path = target / names[file]
         with run.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

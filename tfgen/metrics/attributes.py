@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfgen import seeds
 from tfgen.data import Data
 from tfgen.errors import UserError
 from tfgen.metrics import classifier
@@ -50,7 +51,7 @@ def accuracy(model: AttributeModel, data: Data, settings: Settings) -> dict[str,
     for index, batch in enumerate(batches):
         y = batch["attributes"]
         asked.append(np.clip((y.numpy() - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0))
-        of_fake.append(read(model.generate(y, settings.seed + index)).numpy())
+        of_fake.append(read(model.generate(y, seeds.of_part(settings.seed, index))).numpy())
         of_real.append(read(to_unit(batch["image"], data.spec.image_range)).numpy())
     y, fake, real = (np.concatenate(rows) for rows in (asked, of_fake, of_real))
     by_attribute = balanced_accuracy(y, fake)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import tensorflow as tf
 
+from tfgen import seeds
 from tfgen.data import Data, DataSpec, recolored, two_answers
 from tfgen.metrics import features, fidelity, images, recogniser
 from tfgen.metrics.measure import Measure, Settings
@@ -58,7 +59,7 @@ def paired(model: PairedModel, data: Data, settings: Settings) -> Measures:
     found: dict[str, list[np.ndarray]] = {}
     batches = _batches(data, settings, "translations")
     for index, batch in enumerate(batches):
-        made = translate(model.source(batch), tf.constant(settings.seed + index))
+        made = translate(model.source(batch), tf.constant(seeds.of_part(settings.seed, index)))
         measured = differences(made, model.target(batch), data.spec.image_range)
         if known:
             unit = images.to_unit(made, data.spec.image_range)
