@@ -1,12 +1,16 @@
 """What several modules of claims do with numbers."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from tfgen import run
-from tools.claims._base import Outcome
+from tfgen.metrics.measure import Measure
+from tools.claims._base import Claim, Outcome
+
+_QUARTERS = range(1, 5)
 
 
 def text(values: Iterable[float], form: str = ".3g") -> str:
@@ -49,3 +53,47 @@ def late_mean(outcome: Outcome, name: str) -> float:
     """The mean of what a run logged under a name over the last quarter of its training."""
     logged = [line[name] for line in lines(outcome)]
     return float(np.mean(logged[-max(1, len(logged) // 4) :]))
+
+
+def curves(outcome: Outcome, names: Sequence[str]) -> dict[str, Measure]:
+    """What a run logged under some names, as means over each quarter of its training."""
+    logged = lines(outcome)
+    return {
+        f"{name}_q{quarter}": Measure(
+            float(np.mean([line[name] for line in part])), None, "", "mean over a quarter"
+        )
+        for quarter, part in zip(_QUARTERS, np.array_split(np.array(logged), 4), strict=True)
+        for name in names
+    }
+
+
+def curves_agree(
+    precise: Sequence[Outcome], rounded: Sequence[Outcome], names: Sequence[str], data: str
+) -> list[Claim]:
+    """Loss curves of two precisions: as near to each other as those of two seeds.
+
+    The distance of two curves is the root mean square of their difference over the quarters.
+    """
+    return [_agree(precise, rounded, name, data) for name in names]
+
+
+def _agree(precise: Sequence[Outcome], rounded: Sequence[Outcome], name: str, data: str) -> Claim:
+    ours, theirs = (
+        [np.array([o.value(f"{name}_q{quarter}") for quarter in _QUARTERS]) for o in group]
+        for group in (rounded, precise)
+    )
+    across = float(np.mean([_distance(a, b) for a in ours for b in theirs]))
+    within = max(_distance(a, b) for a, b in itertools.combinations(theirs, 2))
+    return Claim(
+        f"{data}: the curve of {name.replace('_', ' ')} in bfloat16 is no farther from that in "
+        "float32, on average, than those of two seeds in float32 are at most",
+        "",
+        f"{across:.3g}",
+        f"{within:.3g} seeds",
+        "root mean square over quarters",
+        across <= within,
+    )
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((a - b) ** 2)))

@@ -3,14 +3,15 @@
 The paper's five-way ablation (table 1, cityscapes labels to photos) on label maps whose textures
 have one mean and differ in their waves: a recogniser tells which class a pixel shows, as a network
 trained on photos does in the paper. And an input with two right answers: who minimises a distance
-answers with their mean (section 1).
+answers with their mean (section 1). The whole objective is also trained in bfloat16.
 """
 
 import pathlib
 
+from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
-from tools.claims._base import Claim, Outcomes, Run
-from tools.claims._common import text, values
+from tools.claims._base import Claim, Outcome, Outcomes, Run
+from tools.claims._common import curves, curves_agree, text, values
 
 SEEDS = (0, 1, 2)
 ABLATION = {
@@ -22,12 +23,14 @@ ABLATION = {
 }
 PAPER = {"l1": 0.42, "gan": 0.22, "cgan": 0.57, "l1_gan": 0.64, "l1_cgan": 0.66}
 ANSWERS = {"answers_cgan": (), "answers_l2": ("--adversarial_weight=0", "--reconstruction=l2")}
+PRECISIONS = {"l1_cgan": (), "bfloat16": ("--precision=mixed_bfloat16",)}
+LOSSES = ("generator_loss", "discriminator_loss", "distance")
 
 
 def rows(budget: str) -> list[Run]:
     """All on three seeds."""
     del budget  # there is one
-    arms = {**{n: ("mosaic", f) for n, f in ABLATION.items()},
+    arms = {**{n: ("mosaic", f) for n, f in {**ABLATION, **PRECISIONS}.items()},
             **{n: ("two_answers", f) for n, f in ANSWERS.items()}}  # fmt: skip
     return [
         Run(
@@ -40,6 +43,12 @@ def rows(budget: str) -> list[Run]:
         for seed in SEEDS
         for name, (data, flags) in arms.items()
     ]
+
+
+def measure(outcome: Outcome) -> dict[str, Measure]:
+    """Of the whole objective: its losses over the training."""
+    name = outcome.name.rpartition("_seed")[0]
+    return curves(outcome, LOSSES) if name in PRECISIONS else {}
 
 
 def condition_helps(outcomes: Outcomes) -> Claim:
@@ -97,12 +106,18 @@ def answers_are_not_averaged(outcomes: Outcomes) -> list[Claim]:
     return found
 
 
+def precisions_agree(outcomes: Outcomes) -> list[Claim]:
+    """The losses of training in bfloat16 are those in float32, within the spread of seeds."""
+    return curves_agree(*outcomes.by_seed(*PRECISIONS, seeds=SEEDS), LOSSES, "mosaic")
+
+
 CLAIMS = (
     condition_helps,
     game_helps,
     distance_helps,
     distance_is_least_by_l1,
     answers_are_not_averaged,
+    precisions_agree,
 )
 
 
