@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import keras
 
+from tfgen.layers.batch_normalization import BatchNormalization
 from tfgen.layers.leaky_relu import LeakyReLU
 
 Norm = Callable[[], keras.layers.Layer]
@@ -39,9 +40,9 @@ def halvings(image_shape: Sequence[int]) -> int:
     return count
 
 
-def batch_norm() -> keras.layers.BatchNormalization:
+def batch_norm() -> BatchNormalization:
     """Batch norm over the global batch: all replicas share its statistics, as one device would."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)
 
 
 def generator(

@@ -38,6 +38,7 @@ import keras
 import tensorflow as tf
 
 from tfgen.data import DataSpec, synthetic
+from tfgen.layers.batch_normalization import BatchNormalization
 from tfgen.layers.gaussian_noise import GaussianNoise
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.weight_norm_dense import WeightNormDense
@@ -236,9 +237,7 @@ def _call(layer: keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
 
 
 def _batch_norm() -> keras.layers.Layer:
-    return keras.layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-6, scale=False, synchronized=True
-    )
+    return BatchNormalization(momentum=0.9, epsilon=1e-6, scale=False, synchronized=True)
 
 
 def networks(
