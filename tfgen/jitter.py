@@ -17,9 +17,9 @@ class Jitter:
     there is no crop), and nothing of them is random.
 
     Attributes:
-      resize: (height, width) in pixels, the aspect is not kept; None to leave images as they are.
-      crop: (height, width) of the part that is taken; None for the whole image.
-      flip: whether half of the images are turned left to right.
+        resize: (height, width) in pixels, the aspect is not kept; None to leave images as they are.
+        crop: (height, width) of the part that is taken; None for the whole image.
+        flip: whether half of the images are turned left to right.
     """
 
     resize: tuple[int, int] | None = None

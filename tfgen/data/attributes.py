@@ -24,11 +24,11 @@ def read_attributes(path: str, images: list[str]) -> dict[str, np.ndarray] | Non
     """Attributes float32 [A] of each image below a folder; None without a file of them.
 
     Args:
-      path: the folder.
-      images: paths of its images below it.
+        path: the folder.
+        images: paths of its images below it.
 
     Raises:
-      DataError: if the file is no table, or images and rows do not match; names the first five.
+        DataError: if the file is no table, or images and rows do not match; names the first five.
     """
     where = os.path.join(path, FILE)
     if not os.path.isfile(where):

@@ -19,8 +19,8 @@ class Sizes:
     """What images are resized to as they are read; see `images.read_pixels`.
 
     Attributes:
-      train: for the training split.
-      held_out: for validation and test.
+        train: for the training split.
+        held_out: for validation and test.
     """
 
     train: Size = None
@@ -31,7 +31,7 @@ class Sizes:
         """The sizes that `tfgen.data.load` is asked for.
 
         Raises:
-          DataError: if both ask for one.
+            DataError: if both ask for one.
         """
         if jitter is None:
             return cls(image_size, image_size)
@@ -80,7 +80,7 @@ def jittered(name: str, source: Source, jitter: Jitter | None) -> Source:
     mixing values. All keys of an example share the crop and the flip, unless `source.apart`.
 
     Raises:
-      DataError: if there are no images, or the crop is larger than they are.
+        DataError: if there are no images, or the crop is larger than they are.
     """
     if jitter is None:
         return source
@@ -124,11 +124,11 @@ class Jittered:
     centre and flips nothing.
 
     Attributes:
-      base: the split that is changed.
-      held: (height, width) that each image and map is resized to if it is not of that size.
-      taken: (height, width) of the part of it that is taken.
-      flip: whether half of them are flipped in training.
-      apart: whether each key has draws of its own.
+        base: the split that is changed.
+        held: (height, width) that each image and map is resized to if it is not of that size.
+        taken: (height, width) of the part of it that is taken.
+        flip: whether half of them are flipped in training.
+        apart: whether each key has draws of its own.
     """
 
     base: Split

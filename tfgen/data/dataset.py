@@ -82,15 +82,15 @@ class Data:
         same binarisation noise.
 
         Args:
-          batch_size: examples for one replica.
-          seed: the order is a function of (seed, epoch), noise of (seed, position in the stream).
-          start_step: global step to start at.
-          replicas: replicas of this worker.
-          worker: index of this worker.
-          workers: number of workers.
+            batch_size: examples for one replica.
+            seed: the order is a function of (seed, epoch), noise of (seed, position in the stream).
+            start_step: global step to start at.
+            replicas: replicas of this worker.
+            worker: index of this worker.
+            workers: number of workers.
 
         Returns:
-          Dicts of [batch_size, ...] tensors; keys, dtypes and range as in `spec`.
+            Dicts of [batch_size, ...] tensors; keys, dtypes and range as in `spec`.
         """
         plan = Plan(self.spec.train_size, batch_size, seed, start_step, replicas, worker, workers)
         self.steps_per_epoch(plan.global_batch)
@@ -102,13 +102,13 @@ class Data:
         """Each example of a split once, in fixed order; the last batch may be short.
 
         Args:
-          split: "train", "validation" or "test".
-          batch_size: examples in a batch.
-          seed: dynamic binarisation is a function of (seed, example index); None: `load`'s seed.
-          limit: only the first `limit` examples.
+            split: "train", "validation" or "test".
+            batch_size: examples in a batch.
+            seed: dynamic binarisation is a function of (seed, example index); None: `load`'s seed.
+            limit: only the first `limit` examples.
 
         Returns:
-          Dicts of [<= batch_size, ...] tensors; keys, dtypes and range as in `spec`.
+            Dicts of [<= batch_size, ...] tensors; keys, dtypes and range as in `spec`.
         """
         if split not in SPLITS:
             raise DataError(f"Unknown split {split!r}; one of {', '.join(SPLITS)}.")
@@ -174,27 +174,27 @@ def load(
     """Opens a data set.
 
     Args:
-      name: `digits`, `ring8`, `grid25`, `stacked_digits`, `stacked_mnist`, `placed_digits` (8x8
-        anywhere on 32x32), `placed_mnist` (28x28 on 60x60), `layered_digits` (8x8 on stripes of
-        16x16), `layered_mnist` (28x28 on 32x32), any TFDS name that is prepared under `data_dir`
-        (`mnist`, `celeb_a`, ...), or `folder:PATH`. Pairs: `mosaic`, `two_answers`, `pairs:PATH`,
-        `pairs:A,B`, and of any images `colorize:DATA`, `edges:DATA`, `super_resolution:DATA` and
-        `inpaint:DATA`. Two domains: `recolored_digits`, `recolored_mnist`, `unpaired:PATH`,
-        `unpaired:A,B` and TFDS' `cycle_gan/*`.
-      data_dir: TFDS' directory; None for TFDS' own default.
-      image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1} or "uint8" 0..255.
-      binarization: for "binary": "dynamic", "fixed" or "threshold"; see `pixels.Pixels`.
-      image_size: the shorter side is resized to it, then the centre square is cropped; None to
-        leave images as they are (omniglot: 28).
-      needs: batch keys to give; `label` is given besides wherever there is one.
-      on_bad_image: for folders: "skip" (with a warning) or "fail".
-      seed: of the binarisation noise in `Data.batches` where that is given none; the training
-        stream has its own.
-      jitter: how images are resized, cropped and flipped, by chance in training; see
-        `tfgen.jitter`. Shapes in the spec are those after it.
+        name: `digits`, `ring8`, `grid25`, `stacked_digits`, `stacked_mnist`, `placed_digits` (8x8
+            anywhere on 32x32), `placed_mnist` (28x28 on 60x60), `layered_digits` (8x8 on stripes of
+            16x16), `layered_mnist` (28x28 on 32x32), any TFDS name that is prepared under
+            `data_dir` (`mnist`, `celeb_a`, ...), or `folder:PATH`. Pairs: `mosaic`, `two_answers`,
+            `pairs:PATH`, `pairs:A,B`, and of any images `colorize:DATA`, `edges:DATA`,
+            `super_resolution:DATA` and `inpaint:DATA`. Two domains: `recolored_digits`,
+            `recolored_mnist`, `unpaired:PATH`, `unpaired:A,B` and TFDS' `cycle_gan/*`.
+        data_dir: TFDS' directory; None for TFDS' own default.
+        image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1} or "uint8" 0..255.
+        binarization: for "binary": "dynamic", "fixed" or "threshold"; see `pixels.Pixels`.
+        image_size: the shorter side is resized to it, then the centre square is cropped; None to
+            leave images as they are (omniglot: 28).
+        needs: batch keys to give; `label` is given besides wherever there is one.
+        on_bad_image: for folders: "skip" (with a warning) or "fail".
+        seed: of the binarisation noise in `Data.batches` where that is given none; the training
+            stream has its own.
+        jitter: how images are resized, cropped and flipped, by chance in training; see
+            `tfgen.jitter`. Shapes in the spec are those after it.
 
     Raises:
-      DataError: in one line, what is wrong and what would be right.
+        DataError: in one line, what is wrong and what would be right.
     """
     to_range = pixels.Pixels(image_range, binarization)
     if image_size is not None and image_size < 1:

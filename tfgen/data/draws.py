@@ -24,13 +24,13 @@ def words(key: int, position: tf.Tensor, count: tf.Tensor | int, size: int) -> t
     """Uniform 32-bit words for the positions position..position+count-1.
 
     Args:
-      key: from `stream_key`.
-      position: int64 scalar, the first position.
-      count: number of consecutive positions.
-      size: words wanted for each position.
+        key: from `stream_key`.
+        position: int64 scalar, the first position.
+        count: number of consecutive positions.
+        size: words wanted for each position.
 
     Returns:
-      uint32 [count, size].
+        uint32 [count, size].
     """
     blocks = math.ceil(size / _BLOCK)
     counter = tf.stack(
@@ -60,13 +60,13 @@ def permuted(key: int, number: tf.Tensor, index: tf.Tensor, size: int) -> tf.Ten
     2**48 permutations. Eight rounds, for with the default four neighbours stay correlated.
 
     Args:
-      key: from `stream_key`.
-      number: int64 scalar, e.g. an epoch.
-      index: int64 [B] in [0, size).
-      size: length of the permutation.
+        key: from `stream_key`.
+        number: int64 scalar, e.g. an epoch.
+        index: int64 [B] in [0, size).
+        size: length of the permutation.
 
     Returns:
-      int64 [B] in [0, size).
+        int64 [B] in [0, size).
     """
     seeds = tf.reshape(words(key, number, 1, 6), [2, 3])
     last = tf.constant(size - 1, tf.int64)
@@ -93,12 +93,12 @@ def bernoulli(grey: tf.Tensor, key: int, position: tf.Tensor) -> tf.Tensor:
     grey / 255, and 0 and 255 are certain.
 
     Args:
-      grey: uint8 [B, ...] with known inner dimensions; row i is at position + i.
-      key: from `stream_key`.
-      position: int64 scalar.
+        grey: uint8 [B, ...] with known inner dimensions; row i is at position + i.
+        key: from `stream_key`.
+        position: int64 scalar.
 
     Returns:
-      bool [B, ...].
+        bool [B, ...].
     """
     pixels = math.prod(grey.shape[1:])
     count = tf.shape(grey)[0] if grey.shape[0] is None else grey.shape[0]

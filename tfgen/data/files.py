@@ -57,11 +57,11 @@ def image_names(path: str, called: str) -> list[str]:
     """Relative paths of all image files below `path`, sorted; hidden ones left out.
 
     Args:
-      path: the folder.
-      called: what to call it in messages.
+        path: the folder.
+        called: what to call it in messages.
 
     Raises:
-      DataError: if it is no folder, or empty.
+        DataError: if it is no folder, or empty.
     """
     if not os.path.isdir(path):
         raise DataError(f"{called} is not a folder.")
@@ -143,12 +143,12 @@ def split_folders(names: list[str], folders: dict[str, str], called: str) -> Par
     """Splits names by their first folder; a split without one is taken out of train by a hash.
 
     Args:
-      names: relative paths.
-      folders: the split that each folder stands for.
-      called: what to call them in messages.
+        names: relative paths.
+        folders: the split that each folder stands for.
+        called: what to call them in messages.
 
     Raises:
-      DataError: if names lie elsewhere, or there are too few.
+        DataError: if names lie elsewhere, or there are too few.
     """
     stray = [name for name in names if top(name) not in folders or os.sep not in name]
     if stray:
@@ -187,7 +187,7 @@ class Decoded:
     The pixels are held in memory if they are not too many, and else decoded when asked for.
 
     Attributes:
-      parts: the names of the good ones in each split.
+        parts: the names of the good ones in each split.
     """
 
     def __init__(
@@ -203,13 +203,13 @@ class Decoded:
         """Decodes.
 
         Args:
-          names: the files, or what a row of images goes by.
-          keys: split -> image keys of a row; images may be resized otherwise in another split.
-          read: (name, split) -> uint8 [H, W, C] for each key.
-          divide: names -> splits; raises a DataError for too few.
-          bad: who is told of bad ones.
-          file: name -> the path to tell.
-          total: how many images there were before any was found bad.
+            names: the files, or what a row of images goes by.
+            keys: split -> image keys of a row; images may be resized otherwise in another split.
+            read: (name, split) -> uint8 [H, W, C] for each key.
+            divide: names -> splits; raises a DataError for too few.
+            bad: who is told of bad ones.
+            file: name -> the path to tell.
+            total: how many images there were before any was found bad.
         """
         self._keys, self._read = keys, read
         try:
@@ -259,9 +259,9 @@ class Decoded:
         """One split.
 
         Args:
-          split: its name.
-          columns: what is no image, [size, ...], in the order of `parts`.
-          fixed: whether `image` is binarised once and for ever.
+            split: its name.
+            columns: what is no image, [size, ...], in the order of `parts`.
+            fixed: whether `image` is binarised once and for ever.
         """
         keys, chosen = self._keys(split), self.parts[split]
         held = [row for row in map(self._held.get, chosen) if row is not None]

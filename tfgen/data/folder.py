@@ -41,11 +41,11 @@ def folder_source(
     `path` alone, but for the few moved so that none is empty.
 
     Args:
-      path: the folder.
-      needs: the keys that will be used; attributes are read for these alone.
-      sizes: what images are resized to; None if all images are of one size.
-      on_bad_image: "skip" with a warning, or "fail".
-      fixed: whether images are binarised once and for ever.
+        path: the folder.
+        needs: the keys that will be used; attributes are read for these alone.
+        sizes: what images are resized to; None if all images are of one size.
+        on_bad_image: "skip" with a warning, or "fail".
+        fixed: whether images are binarised once and for ever.
     """
     called = f"folder:{path}"
     bad = Bad(path, on_bad_image)
@@ -86,15 +86,15 @@ def named_source(
     """Some images below `path` as a source.
 
     Args:
-      path: the folder.
-      called: what to call it in messages.
-      names: relative paths of the images.
-      sizes: what images are resized to; None if all images are of one size.
-      divide: the good names -> those of each split; raises a DataError for too few.
-      columns: names -> what is no image, [size, ...].
-      bad: who is told of bad images.
-      num_classes: of labels; 0 without.
-      fixed: whether images are binarised once and for ever.
+        path: the folder.
+        called: what to call it in messages.
+        names: relative paths of the images.
+        sizes: what images are resized to; None if all images are of one size.
+        divide: the good names -> those of each split; raises a DataError for too few.
+        columns: names -> what is no image, [size, ...].
+        bad: who is told of bad images.
+        num_classes: of labels; 0 without.
+        fixed: whether images are binarised once and for ever.
     """
     headers = read_headers(path, names, bad)
     shape = image_shape(path, headers, sizes.train, bad, called)

@@ -65,14 +65,14 @@ def read_pixels(path: str, size: Size, channels: int) -> np.ndarray:
     RGB; 16-bit grey is scaled to 8 bits; of an animation the first frame is taken.
 
     Args:
-      path: the image file.
-      size: side of the result: the shorter side is resized to it (Lanczos, antialiased), then the
-        centre square is cropped, e.g. 218x178 -> 78x64 -> 64x64; a pair to resize the whole image
-        to that height and width; None to keep the size.
-      channels: 1 for grey or 3 for RGB.
+        path: the image file.
+        size: side of the result: the shorter side is resized to it (Lanczos, antialiased), then the
+            centre square is cropped, e.g. 218x178 -> 78x64 -> 64x64; a pair to resize the whole
+            image to that height and width; None to keep the size.
+        channels: 1 for grey or 3 for RGB.
 
     Returns:
-      uint8 [H, W, channels].
+        uint8 [H, W, channels].
     """
     return _pixels(_decoded(path, channels), size)
 

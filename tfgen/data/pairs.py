@@ -37,10 +37,10 @@ class _Layout:
     """How pairs lie on disk.
 
     Attributes:
-      names: what the pairs go by.
-      file: name -> the file to tell of in messages.
-      headers: name -> what source and target say of themselves.
-      read: (name, size, channels of each) -> pixels of source and target.
+        names: what the pairs go by.
+        file: name -> the file to tell of in messages.
+        headers: name -> what source and target say of themselves.
+        read: (name, size, channels of each) -> pixels of source and target.
     """
 
     names: list[str]
@@ -57,12 +57,12 @@ def pairs_source(path: str, sizes: Sizes, on_bad_image: str) -> Source:
     hash of their names.
 
     Args:
-      path: one folder, or two with a comma between them.
-      sizes: what images are resized to; None if all pairs are of one size.
-      on_bad_image: "skip" the pair with a warning, or "fail".
+        path: one folder, or two with a comma between them.
+        sizes: what images are resized to; None if all pairs are of one size.
+        on_bad_image: "skip" the pair with a warning, or "fail".
 
     Raises:
-      DataError: also for pairs that are none, naming them.
+        DataError: also for pairs that are none, naming them.
     """
     called, folders = f"pairs:{path}", path.split(",")
     if len(folders) > 2 or not all(folders):

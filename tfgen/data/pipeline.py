@@ -29,13 +29,13 @@ class Plan:
     """Which examples of an endless training stream one worker emits.
 
     Attributes:
-      size: examples in the split.
-      batch_size: examples in one emitted batch, that is for one replica.
-      seed: order and noise are functions of it.
-      start_step: the global step to start at.
-      replicas: replicas of this worker; each step emits one batch for each.
-      worker: index of this worker.
-      workers: number of workers.
+        size: examples in the split.
+        batch_size: examples in one emitted batch, that is for one replica.
+        seed: order and noise are functions of it.
+        start_step: the global step to start at.
+        replicas: replicas of this worker; each step emits one batch for each.
+        worker: index of this worker.
+        workers: number of workers.
     """
 
     size: int
@@ -67,9 +67,9 @@ class Plan:
         """Where the worker's element-th batch (counted from step 0) begins, int64 scalars.
 
         Returns:
-          epoch: its epoch.
-          offset: position of its first example in the epoch's permutation.
-          position: position of its first example in the whole stream.
+            epoch: its epoch.
+            offset: position of its first example in the epoch's permutation.
+            position: position of its first example in the whole stream.
         """
         step = element // self.replicas
         part = self.worker * self.replicas + element % self.replicas
@@ -100,8 +100,8 @@ class Table:
     """A split that gives any example by its index: held in memory, or decoded when asked for.
 
     Attributes:
-      size: number of examples.
-      take: int64 indices [B] -> raw rows.
+        size: number of examples.
+        take: int64 indices [B] -> raw rows.
     """
 
     size: int
@@ -139,9 +139,9 @@ class Generated:
     """A split made of draws: example at position p = f(seed, p). An epoch is nominal.
 
     Attributes:
-      size: nominal number of examples.
-      draw: (key, position, count) -> raw rows of position..position+count-1.
-      name: the split, which names the fixed draws of `ordered`.
+        size: nominal number of examples.
+        draw: (key, position, count) -> raw rows of position..position+count-1.
+        name: the split, which names the fixed draws of `ordered`.
     """
 
     size: int
@@ -172,9 +172,9 @@ class Stream:
     that is seeded by (seed, epoch). Starting inside an epoch reads over what went before.
 
     Attributes:
-      size: number of examples.
-      encoded: the examples in fixed order, not decoded, without batch.
-      decode: (encoded example, its index) -> raw row, without batch.
+        size: number of examples.
+        encoded: the examples in fixed order, not decoded, without batch.
+        decode: (encoded example, its index) -> raw row, without batch.
     """
 
     size: int

@@ -52,9 +52,9 @@ class Pixels:
         """Maps uint8 [B, H, W, C] to the wished range, the same shape.
 
         Args:
-          image: stored pixels, 0..255 (with "fixed" already only 0 and 255).
-          key: key of the noise stream (`draws.stream_key`).
-          position: int64 scalar, position of the first row in that stream.
+            image: stored pixels, 0..255 (with "fixed" already only 0 and 255).
+            key: key of the noise stream (`draws.stream_key`).
+            position: int64 scalar, position of the first row in that stream.
         """
         if self.image_range == "uint8":
             return image
@@ -76,13 +76,13 @@ def resize(image: tf.Tensor, size: int | tuple[int, int], method: str = "lanczos
     """Resizes the shorter side to `size` and crops the centre square, or resizes the whole image.
 
     Args:
-      image: uint8 [H, W, C], e.g. [218, 178, 3].
-      size: side of the result, e.g. 64: [218, 178, 3] -> [78, 64, 3] -> [64, 64, 3]; or its height
-        and width, whatever the aspect.
-      method: a `tf.image.resize` method; applied with antialiasing.
+        image: uint8 [H, W, C], e.g. [218, 178, 3].
+        size: side of the result, e.g. 64: [218, 178, 3] -> [78, 64, 3] -> [64, 64, 3]; or its
+            height and width, whatever the aspect.
+        method: a `tf.image.resize` method; applied with antialiasing.
 
     Returns:
-      uint8 [size, size, C], or [height, width, C].
+        uint8 [size, size, C], or [height, width, C].
     """
     height, width = scaled = (size, size) if isinstance(size, int) else size
     if isinstance(size, int):

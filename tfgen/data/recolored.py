@@ -26,10 +26,10 @@ def paint(image: tf.Tensor) -> tf.Tensor:
         f(x) = paper + (ink - paper) x + stripes,    stripes = +-0.02 by (row + column) mod 4 < 2
 
     Args:
-      image: float [B, H, W, 3] in [0, 1], grey: the three channels are the same.
+        image: float [B, H, W, 3] in [0, 1], grey: the three channels are the same.
 
     Returns:
-      float [B, H, W, 3] in [0, 1].
+        float [B, H, W, 3] in [0, 1].
     """
     paper, ink = (tf.constant(colour, image.dtype) for colour in (PAPER, INK))
     return paper + (ink - paper) * image + _stripes(image)
@@ -39,10 +39,10 @@ def unpaint(image: tf.Tensor) -> tf.Tensor:
     """The grey digit that `paint` makes this of; of another image the nearest one.
 
     Args:
-      image: float [B, H, W, 3] in [0, 1].
+        image: float [B, H, W, 3] in [0, 1].
 
     Returns:
-      float [B, H, W, 3] in [0, 1], grey.
+        float [B, H, W, 3] in [0, 1], grey.
     """
     paper, ink = (tf.constant(colour, image.dtype) for colour in (PAPER, INK))
     across = ink - paper
@@ -55,9 +55,9 @@ def recolored(base: Source, side: int) -> Source:
     """The digits of `base` and others of them, painted.
 
     Args:
-      base: grey images with labels, in memory.
-      side: of the canvas; images are enlarged by the largest whole factor that fits (8x8 on 16x16:
-        each pixel becomes 2x2) and lie in its middle (28x28 on 32x32).
+        base: grey images with labels, in memory.
+        side: of the canvas; images are enlarged by the largest whole factor that fits (8x8 on
+            16x16: each pixel becomes 2x2) and lie in its middle (28x28 on 32x32).
     """
     classes = base.num_classes
 

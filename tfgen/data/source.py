@@ -36,11 +36,11 @@ class Source:
     """A data set before ranges and batches.
 
     Attributes:
-      keys: the raw keys, images as uint8.
-      num_classes: labels are 0..num_classes-1; None without labels.
-      sizes: examples in "train", "validation" and "test".
-      open: reads one split.
-      apart: whether the images of an example have nothing to do with each other.
+        keys: the raw keys, images as uint8.
+        num_classes: labels are 0..num_classes-1; None without labels.
+        sizes: examples in "train", "validation" and "test".
+        open: reads one split.
+        apart: whether the images of an example have nothing to do with each other.
     """
 
     keys: dict[str, Key]
@@ -61,10 +61,10 @@ def table(
     """Reads batches of raw rows into one table on the host.
 
     Args:
-      keys: what each row holds.
-      size: number of examples that `rows` gives in all.
-      rows: dicts of arrays [any, ...].
-      fixed: name of the split to binarise its images once and for ever; None to leave them.
+        keys: what each row holds.
+        size: number of examples that `rows` gives in all.
+        rows: dicts of arrays [any, ...].
+        fixed: name of the split to binarise its images once and for ever; None to leave them.
     """
     columns = {key: np.empty((size, *k.shape), k.dtype) for key, k in keys.items()}
     filled = 0

@@ -20,14 +20,14 @@ class DataSpec:
     """What a model needs to know of a data set to be built without it.
 
     Attributes:
-      name: the data set as given by `--data`.
-      shapes: shape of one example for each batch key, e.g. {"image": (28, 28, 1), "label": ()}.
-      dtypes: dtype name for each batch key, e.g. {"image": "float32", "label": "int32"}.
-      image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1}, "uint8" 0..255.
-      num_classes: labels are 0..num_classes-1; None without labels.
-      train_size: number of training examples.
-      validation_size: number of validation examples.
-      test_size: number of test examples.
+        name: the data set as given by `--data`.
+        shapes: shape of one example for each batch key, e.g. {"image": (28, 28, 1), "label": ()}.
+        dtypes: dtype name for each batch key, e.g. {"image": "float32", "label": "int32"}.
+        image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1}, "uint8" 0..255.
+        num_classes: labels are 0..num_classes-1; None without labels.
+        train_size: number of training examples.
+        validation_size: number of validation examples.
+        test_size: number of test examples.
     """
 
     name: str

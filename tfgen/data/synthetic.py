@@ -191,11 +191,11 @@ class Varied:
     others in each epoch; in `ordered` they are one of the example's index, whatever the seed.
 
     Attributes:
-      base: the split that is changed.
-      change: (rows, uint32 words [B, number]) -> rows.
-      number: of words for each row.
-      stream: names the draws.
-      name: the split, which names the fixed draws of `ordered`.
+        base: the split that is changed.
+        change: (rows, uint32 words [B, number]) -> rows.
+        number: of words for each row.
+        stream: names the draws.
+        name: the split, which names the fixed draws of `ordered`.
     """
 
     base: Split

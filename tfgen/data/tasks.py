@@ -22,12 +22,12 @@ def task(kind: str, name: str, base: Source) -> Source:
     """The images of a data set as pairs: `source`, `target` and `label` where there is one.
 
     Args:
-      kind: one of `KINDS`.
-      name: of the data set, for messages.
-      base: the data set.
+        kind: one of `KINDS`.
+        name: of the data set, for messages.
+        base: the data set.
 
     Raises:
-      DataError: if it has no images, or none in colour that are to be coloured.
+        DataError: if it has no images, or none in colour that are to be coloured.
     """
     if "image" not in base.keys:
         raise DataError(

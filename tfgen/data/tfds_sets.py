@@ -24,9 +24,9 @@ def find_builder(name: str, data_dir: str | None, known: list[str]) -> Any:
     """The TFDS builder of data that is prepared on disk.
 
     Args:
-      name: e.g. "mnist" or "cycle_gan/horse2zebra".
-      data_dir: TFDS' `data_dir`; None for TFDS' own default.
-      known: further valid names, to suggest one for a misspelt name.
+        name: e.g. "mnist" or "cycle_gan/horse2zebra".
+        data_dir: TFDS' `data_dir`; None for TFDS' own default.
+        known: further valid names, to suggest one for a misspelt name.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
@@ -68,12 +68,12 @@ def tfds_source(
     features called `attributes` becomes float32 {0, 1} [B, A], sorted by name.
 
     Args:
-      name: the data set's name, for messages.
-      builder: from `find_builder`.
-      needs: the keys that will be used; others are not read, but for `label`.
-      sizes: what images are resized to; None to leave them.
-      fixed: whether images are binarised once and for ever.
-      domain: what the names of its splits end with, e.g. "A" of "trainA".
+        name: the data set's name, for messages.
+        builder: from `find_builder`.
+        needs: the keys that will be used; others are not read, but for `label`.
+        sizes: what images are resized to; None to leave them.
+        fixed: whether images are binarised once and for ever.
+        domain: what the names of its splits end with, e.g. "A" of "trainA".
     """
     features = builder.info.features
     omniglot = builder.name == "omniglot"

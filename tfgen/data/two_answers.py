@@ -23,10 +23,10 @@ def answers(source: tf.Tensor) -> tf.Tensor:
     """Both right answers for a source.
 
     Args:
-      source: float [B, H, W, 1] in [0, 1].
+        source: float [B, H, W, 1] in [0, 1].
 
     Returns:
-      float [B, 2, H, W, 3] in [0, 1]: the shape in red, and in blue.
+        float [B, 2, H, W, 3] in [0, 1]: the shape in red, and in blue.
     """
     colours = tf.reshape(tf.constant(COLOURS, source.dtype), [1, len(COLOURS), 1, 1, _CHANNELS])
     return source[:, tf.newaxis] * colours

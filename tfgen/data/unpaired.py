@@ -43,11 +43,11 @@ def domain_folder(path: str, domain: str, sizes: Sizes, on_bad_image: str) -> So
     """The images of one domain below `path`: of the folders trainA, testA, ... for domain "A".
 
     Args:
-      path: the folder that has those folders; validation, where there is no folder valA or
-        validationA, and test are taken out of trainA.
-      domain: "A" or "B".
-      sizes: what images are resized to; None if all images are of one size.
-      on_bad_image: "skip" with a warning, or "fail".
+        path: the folder that has those folders; validation, where there is no folder valA or
+            validationA, and test are taken out of trainA.
+        domain: "A" or "B".
+        sizes: what images are resized to; None if all images are of one size.
+        on_bad_image: "skip" with a warning, or "fail".
     """
     called = f"unpaired:{path}"
     bad = Bad(path, on_bad_image)
@@ -88,8 +88,8 @@ class Unpaired:
     with row i modulo its size of the smaller.
 
     Attributes:
-      a: rows with `image`, and `label` if it is wanted.
-      b: the same of the other domain.
+        a: rows with `image`, and `label` if it is wanted.
+        b: the same of the other domain.
     """
 
     a: Split
@@ -104,7 +104,7 @@ class Unpaired:
         """See `Split`.
 
         Raises:
-          DataError: if a global batch does not fit one of the domains.
+            DataError: if a global batch does not fit one of the domains.
         """
 
         def stream(domain: str, split: Split) -> tf.data.Dataset:

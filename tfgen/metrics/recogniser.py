@@ -29,13 +29,13 @@ def classes(image: np.ndarray) -> np.ndarray:
     across the border of two textures have little to say.
 
     Args:
-      image: float [B, H, W, 3] in [0, 1], H and W at least 5.
+        image: float [B, H, W, 3] in [0, 1], H and W at least 5.
 
     Returns:
-      int32 [B, H, W], indices of `mosaic.CLASSES`.
+        int32 [B, H, W], indices of `mosaic.CLASSES`.
 
     Raises:
-      ValueError: for other shapes.
+        ValueError: for other shapes.
     """
     if image.ndim != 4 or image.shape[-1] != 3 or min(image.shape[1:3]) < WINDOW:
         raise ValueError(
@@ -61,8 +61,8 @@ def accuracy(image: np.ndarray, segmentation: np.ndarray) -> float:
     """Share of the pixels inside regions (see `interior`) whose class is recognised.
 
     Args:
-      image: float [B, H, W, 3] in [0, 1].
-      segmentation: int [B, H, W], the true classes.
+        image: float [B, H, W, 3] in [0, 1].
+        segmentation: int [B, H, W], the true classes.
     """
     inside = interior(segmentation)
     return float(np.mean(classes(image)[inside] == segmentation[inside]))
@@ -72,10 +72,10 @@ def interior(segmentation: np.ndarray) -> np.ndarray:
     """Pixels around which a window of 5x5, as far as it is in the image, shows one class alone.
 
     Args:
-      segmentation: int [B, H, W].
+        segmentation: int [B, H, W].
 
     Returns:
-      bool [B, H, W].
+        bool [B, H, W].
     """
     size = (1, WINDOW, WINDOW)
     highest = scipy.ndimage.maximum_filter(segmentation, size, mode="nearest")
