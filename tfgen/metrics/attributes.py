@@ -138,17 +138,11 @@ def train(data: Data, seed: int = 0) -> keras.Model:
         "training the classifier of attributes of %s, %d steps; it is kept for the next time",
         spec.name, _STEPS,
     )  # fmt: skip
-    trained = keras.Model(model.input, model.output[1])
-    trained.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.PolynomialDecay(1e-3, _STEPS, 0.0)),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=False,  # XLA's convolutions are the slower ones on CPUs
-    )
 
     def with_target(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         scaled = tf.math.divide_no_nan(batch["attributes"] - low, high - low)
         return to_unit(batch["image"], spec.image_range), tf.clip_by_value(scaled, 0.0, 1.0)
 
     stream = data.train(min(_BATCH, spec.train_size), seed=seed).map(with_target)
-    trained.fit(stream, steps_per_epoch=_STEPS, shuffle=False, verbose=0)
+    classifier.fit(model, stream, keras.losses.BinaryCrossentropy(from_logits=True), _STEPS)
     return model

@@ -89,12 +89,6 @@ def train(data: Data, seed: int = 0) -> keras.Model:
     logging.warning(
         "training the classifier of %s, %d steps; it is kept for the next time", spec.name, steps
     )
-    trained = keras.Model(model.input, model.output[1])
-    trained.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.PolynomialDecay(1e-3, steps, 0.0)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=False,  # XLA's convolutions are the slower ones on CPUs
-    )
 
     def labelled(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = to_unit(batch["image"], spec.image_range), batch["label"]
@@ -103,8 +97,26 @@ def train(data: Data, seed: int = 0) -> keras.Model:
         return images, labels
 
     stream = data.train(batch_size, seed=seed).map(labelled)
-    trained.fit(stream, steps_per_epoch=steps, shuffle=False, verbose=0)
+    fit(model, stream, keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps)
     return model
+
+
+def fit(network: keras.Model, stream: tf.data.Dataset, loss: keras.losses.Loss, steps: int) -> None:
+    """Trains a `network` by a loss of its logits; the step size falls from 1e-3 to 0.
+
+    Args:
+        network: images to features and logits.
+        stream: batches of images in [0, 1] and what the loss compares the logits with.
+        loss: of that and the logits.
+        steps: batches to train on.
+    """
+    trained = keras.Model(network.input, network.output[1])
+    trained.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.PolynomialDecay(1e-3, steps, 0.0)),
+        loss,
+        jit_compile=False,  # XLA's convolutions are the slower ones on CPUs
+    )
+    trained.fit(stream, steps_per_epoch=steps, shuffle=False, verbose=0)
 
 
 def load(data: Data, cache_dir: str | os.PathLike | None = None, seed: int = 0) -> keras.Model:
