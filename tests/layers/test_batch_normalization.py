@@ -74,6 +74,15 @@ def test_a_frozen_layer_and_one_of_other_axes_are_keras() -> None:
     assert first.gamma.shape == (6,)
 
 
+@pytest.mark.parametrize(("kwargs", "masked"), [({"renorm": True}, False), ({}, True)])
+def test_masks_and_renormalisation_are_keras(kwargs, masked) -> None:
+    mask = {"mask": tf.constant(IMAGES[..., 0] > 0.0)} if masked else {}
+    kinds = (BatchNormalization, keras.layers.BatchNormalization)
+    ours, theirs = (built(kind, **kwargs) for kind in kinds)
+    for _ in range(2):
+        np.testing.assert_array_equal(*(f(IMAGES, training=True, **mask) for f in (ours, theirs)))
+
+
 @pytest.mark.parametrize("synchronized", [True, False])
 def test_replicas_share_their_statistics_only_if_asked(synchronized) -> None:
     strategy = strategies.make("mirrored", devices=2)

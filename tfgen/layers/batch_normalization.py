@@ -12,9 +12,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     The same layer with the same weights, whose moving variance is of the same biased kind. Keras
     builds it of sums and products, which read the images several times and, in bfloat16, cast them
-    twice. What the kernel cannot do is done as Keras does it: inference, statistics shared by
-    replicas, masks, renormalisation, other axes than the last. For example [64, 14, 14, 128] ->
-    [64, 14, 14, 128] by 128 means, [64, 1024] -> [64, 1024] by 1024.
+    twice. What the kernel cannot do is done as Keras does it: inference, several replicas, masks,
+    renormalisation, other axes than the last. For example [64, 14, 14, 128] -> [64, 14, 14, 128] by
+    128 means, [64, 1024] -> [64, 1024] by 1024.
 
     Reference: S. Ioffe, C. Szegedy. Batch Normalization: Accelerating Deep Network Training by
     Reducing Internal Covariate Shift. ICML 2015, algorithm 1.
@@ -49,7 +49,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def _is_plain(self, inputs: Any, mask: Any) -> bool:
         rank = len(inputs.shape)
         replica = tf.distribute.get_replica_context()
-        shared = self.synchronized and (replica is None or replica.num_replicas_in_sync > 1)
+        alone = replica is not None and replica.num_replicas_in_sync == 1
         last = self.axis in (-1, rank - 1)
         float32 = self.variable_dtype == "float32"
-        return rank in (2, 4) and last and float32 and mask is None and not (self.renorm or shared)
+        return rank in (2, 4) and last and float32 and mask is None and alone and not self.renorm
