@@ -48,6 +48,8 @@ class HParams:
     batch_size: int = 100  # Examples a step over all replicas (the global batch).
     epochs: float = 100.0  # Passes over the training split; may be a fraction.
     steps: int | None = None  # Training steps; none: as many as the epochs make.
+    # Epochs without a lower validation loss after which training ends, at its best weights.
+    early_stopping_epochs: int | None = None
     seed: int = 0  # Everything random comes from it.
     learning_rate: float = 1e-3  # Peak step size of the optimiser.
     # Step size over the run: constant; stages (3^i epochs each, IWAE); linear decay; drops by 10.
@@ -66,8 +68,8 @@ class HParams:
 
     # Value checks by field name: (test, what would be right).
     POSITIVE: ClassVar[tuple[str, ...]] = (
-        "image_size", "batch_size", "epochs", "steps", "learning_rate", "schedule_stages",
-        "clip_norm", "steps_per_execution",
+        "image_size", "batch_size", "epochs", "steps", "early_stopping_epochs", "learning_rate",
+        "schedule_stages", "clip_norm", "steps_per_execution",
     )  # fmt: skip
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("warmup_steps", "seed")
 

@@ -3,7 +3,8 @@
 flags.cfg           resolved flags; a valid flagfile
 data.json           the data's `DataSpec`: enough to build the model without the data
 batch.npz           up to 64 validation examples, for pictures without the data
-checkpoints/        step-000001000.npz, ...: the whole state of the training
+checkpoints/        step-000001000.npz, ...: the whole state of the training; best-<n>.npz while
+                    early stopping may want it
 metrics.jsonl       one line a logging interval, a function of the flags alone
 evaluations.jsonl   one line an evaluation
 samples/            pictures and arrays; <name>.gif is a picture's change over the training

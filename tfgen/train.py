@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     import keras
     import tensorflow as tf
 
-    from tfgen.training import loop, strategies
+    from tfgen.training import early_stopping, loop, strategies
 
     run_dir = run.RunDir(options.run_dir or _default_run_dir(argv, system))
     strategy = strategies.make(options.strategy)
@@ -81,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
         print(hparams.to_flagfile(system, hp))
         _print_summary(model, hp)
         return 0
+    stopping = early_stopping.watch(model, data, hp)
     run_dir.create(hparams.to_flagfile(system, hp), hparams.to_flagfile(system, module.HParams()))
     chief = loop.is_chief(strategy)
     with run_dir.lock() if chief else contextlib.nullcontext():
@@ -103,6 +104,7 @@ def main(argv: Sequence[str]) -> int:
                     ),
                     keep_checkpoints=options.keep_checkpoints,
                     stop_at_step=options.stop_at_step,
+                    stopping=stopping,
                     report=progress.report,
                 )
         except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
@@ -172,10 +174,10 @@ class _Progress:
             self.bar.update(self.task, completed=step, rate=rate, logs=shown)
         elif now >= self.next_line or step == total:
             self.next_line = now + 30
-            left = (total - step) / rate / 60 if rate else float("nan")
-            print(
-                f"step {step}/{total} {shown} ({rate:.1f} steps/s, {left:.0f} min left)", flush=True
+            pace = (
+                f" ({rate:.1f} steps/s, {(total - step) / rate / 60:.0f} min left)" if rate else ""
             )
+            print(f"step {step}/{total} {shown}{pace}", flush=True)
 
     def __exit__(self, *exc: object) -> None:
         if self.bar:

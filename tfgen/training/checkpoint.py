@@ -5,6 +5,7 @@ and one JSON record of what is not a variable (running means of the logs, time s
 carries a CRC-32 for every array, so a damaged or truncated file is known when it is read.
 """
 
+import itertools
 import json
 import pathlib
 import re
@@ -32,7 +33,7 @@ _DAMAGE = (
     zlib.error,
     struct.error,
 )
-_NAME = re.compile(r"step-(\d+)\.npz")
+_NAME = re.compile(r"[a-z]+-(\d+)\.npz")
 
 
 def save(folder: pathlib.Path, model: GenerativeModel, record: dict[str, Any], keep: int) -> None:
@@ -47,18 +48,79 @@ def save(folder: pathlib.Path, model: GenerativeModel, record: dict[str, Any], k
     Raises:
         UserError: if the disk is full or cannot be written; the older checkpoints stay.
     """
+    _write(folder, "step", model, record)
+    _tidy(folder, keep)
+
+
+def save_best(folder: pathlib.Path, model: GenerativeModel) -> None:
+    """Writes `folder/best-<n>.npz`, which is no checkpoint until `rewind` makes it one.
+
+    It stays until no checkpoint is left that was written when it was the best.
+
+    Raises:
+        UserError: as of `save`.
+    """
+    _write(folder, "best", model, {})
+
+
+def rewind(
+    folder: pathlib.Path, model: GenerativeModel, step: int, record: dict[str, Any], keep: int
+) -> None:
+    """Sets the model to `best-<step>.npz` and makes that the newest checkpoint.
+
+    Args:
+        folder: the run's `checkpoints`.
+        model: its state is set.
+        step: of the file.
+        record: the checkpoint's.
+        keep: as for `save`.
+
+    Raises:
+        UserError: if the file is missing or damaged, or as of `save`.
+    """
+    path = _path(folder, "best", step)
+    try:
+        arrays, _ = _read(path)
+    except _DAMAGE as error:
+        raise UserError(f"cannot read the weights of the best epoch: {path} ({error})") from error
+    _assign(path, arrays, model, weights_only=False)
+    _write(folder, "step", model, record)
+    remove_after(folder, "step", step)
+    remove_after(folder, "best", -1)
+    _tidy(folder, keep)
+
+
+def remove_after(folder: pathlib.Path, kind: str, step: int) -> None:
+    """Removes files of a kind, "step" or "best", that were written after a step."""
+    for later in all_steps(folder, kind):
+        if later > step:
+            _path(folder, kind, later).unlink(missing_ok=True)
+
+
+def _write(folder: pathlib.Path, kind: str, model: GenerativeModel, record: dict) -> None:
     arrays = {name: np.asarray(v.numpy()) for name, v in model.state_variables().items()}
     arrays[_RECORD] = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    step = int(arrays["step"])
-    with run.atomic(folder / f"step-{step:09d}.npz") as file:
+    with run.atomic(_path(folder, kind, int(arrays["step"]))) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    for old in all_steps(folder)[:-keep]:
-        (folder / f"step-{old:09d}.npz").unlink(missing_ok=True)
 
 
-def all_steps(folder: pathlib.Path) -> list[int]:
-    """Steps of the checkpoints in a folder, oldest first."""
-    matches = [_NAME.fullmatch(p.name) for p in folder.glob("step-*.npz")]
+def _tidy(folder: pathlib.Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints, and best ones that none of these needs."""
+    steps = all_steps(folder)
+    for old in steps[:-keep]:
+        _path(folder, "step", old).unlink(missing_ok=True)
+    for old, better in itertools.pairwise(all_steps(folder, "best")):
+        if better <= steps[-keep:][0]:
+            _path(folder, "best", old).unlink(missing_ok=True)
+
+
+def _path(folder: pathlib.Path, kind: str, step: int) -> pathlib.Path:
+    return folder / f"{kind}-{step:09d}.npz"
+
+
+def all_steps(folder: pathlib.Path, kind: str = "step") -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first; or of the "best" ones."""
+    matches = [_NAME.fullmatch(p.name) for p in folder.glob(f"{kind}-*.npz")]
     return sorted(int(m[1]) for m in matches if m)
 
 
@@ -82,7 +144,7 @@ def restore(
     """
     steps = all_steps(folder)
     for step in reversed(steps):
-        path = folder / f"step-{step:09d}.npz"
+        path = _path(folder, "step", step)
         try:
             arrays, record = _read(path)
         except _DAMAGE as error:
@@ -100,7 +162,7 @@ def restore(
 
 def read_record(folder: pathlib.Path) -> dict[str, Any]:
     """The record of the newest checkpoint, without a model."""
-    path = folder / f"step-{all_steps(folder)[-1]:09d}.npz"
+    path = _path(folder, "step", all_steps(folder)[-1])
     with np.load(path, allow_pickle=False) as archive:
         return json.loads(archive[_RECORD].tobytes())
 

@@ -22,7 +22,7 @@ from tfgen import run
 from tfgen.data import Data
 from tfgen.errors import UserError, one_line
 from tfgen.hparams import HParams
-from tfgen.training import checkpoint
+from tfgen.training import checkpoint, early_stopping
 from tfgen.training.model import GenerativeModel
 
 _PORTION_BYTES = 2**26  # Read at once where the whole training split is looked at.
@@ -67,6 +67,7 @@ def train(
     intervals: Intervals,
     keep_checkpoints: int = 3,
     stop_at_step: int | None = None,
+    stopping: early_stopping.EarlyStopping | None = None,
     report: Callable[[int, int, dict[str, float]], None] = lambda step, total, logs: None,
 ) -> float:
     """Trains to the end of the run, from its newest checkpoint where there is one.
@@ -79,6 +80,7 @@ def train(
         intervals: how often.
         keep_checkpoints: how many of them stay.
         stop_at_step: ends the training there, as if interrupted; the step sizes do not change.
+        stopping: ends it early, with the weights of the best epoch; None does not.
         report: called after each execution with the step, the last step and the means so far.
 
     Returns:
@@ -99,22 +101,29 @@ def train(
         model.restart_averages()
         model.means.reset()
         record = {"seconds": 0.0, "means": vars(model.means)}
+    if record.get("rewound"):
+        return record["seconds"]
+    if stopping:
+        stopping.restore(record.get("early_stopping", stopping.state()))
     for name, value in record["means"].items():
         setattr(model.means, name, value)
     step = int(model.step.numpy())
     _check_together(model.distribute_strategy, step)
     if chief:
         run_dir.cut_metrics(step)
+        checkpoint.remove_after(run_dir.checkpoints, "best", step)
     writer = tf.summary.create_file_writer(str(run_dir.events)) if chief else None
     iterator = _stream(model, data, hparams, step)
     seconds, begun = record["seconds"], time.monotonic()
     rate_from = (step, begun)
 
-    def save() -> None:
-        if chief:
-            spent = seconds + time.monotonic() - begun
-            state = {"seconds": spent, "means": vars(model.means)}
-            checkpoint.save(run_dir.checkpoints, model, state, keep_checkpoints)
+    def state() -> dict[str, Any]:
+        spent = seconds + time.monotonic() - begun
+        watched = {"early_stopping": stopping.state()} if stopping else {}
+        return {"seconds": spent, "means": vars(model.means), **watched}
+
+    def over() -> bool:
+        return step == total or (stopping is not None and stopping.over(step))
 
     def write_scalars(step: int, logs: dict[str, float], group: str) -> None:
         if writer:
@@ -124,8 +133,10 @@ def train(
 
     warned: set[str] = set()
     with _signals() as received:
-        while step < last:
+        while step < last and not over():
             end = intervals.end_of_execution(step, model.steps_per_execution, last)
+            if stopping:
+                end = min(end, _next_multiple(step, stopping.interval))
             for row in model.run_steps(iterator, end - step):
                 step += 1
                 _check_finite(row, step, run_dir)
@@ -144,22 +155,32 @@ def train(
                     run.append_jsonl(run_dir.metrics, {"step": step, "epoch": epoch, **logs})
                     write_scalars(step, logs, "train")
                     write_scalars(step, {"steps_per_second": rate}, "speed")
-            if due(intervals.validate) or due(intervals.pictures) or step == total:
+            looks = stopping and (due(stopping.interval) or step == total)
+            validates = looks or due(intervals.validate)
+            if validates or due(intervals.pictures) or step == total:
                 with model.averaged_weights():
                     model.settle(lambda: data.batches("train", portion, seed=hparams.seed))
-            if due(intervals.validate):
+            if validates:
                 logs = validate(model, data, hparams)
+                line = {f"validation_{k}": v for k, v in logs.items()}
+                if stopping and looks:
+                    _check_finite(line, step, run_dir)
+                    if stopping.improves(step, logs) and chief:
+                        checkpoint.save_best(run_dir.checkpoints, model)
                 if chief:
-                    line = {f"validation_{k}": v for k, v in logs.items()}
                     run.append_jsonl(run_dir.metrics, {"step": step, **line})
                     write_scalars(step, logs, "validation")
-            if chief and (due(intervals.pictures) or step == total):
+            if chief and (due(intervals.pictures) or (step == total and not stopping)):
                 draw(model, data, hparams, run_dir, writer, step)
             interrupted = bool(received)
-            if due(intervals.checkpoint) or step == last or interrupted:
-                save()
+            if chief and (due(intervals.checkpoint) or step == last or interrupted):
+                checkpoint.save(run_dir.checkpoints, model, state(), keep_checkpoints)
             if interrupted:
                 raise Interrupted(received[0], step)
+    if chief and stopping and over():
+        ended = {**state(), "rewound": True}
+        checkpoint.rewind(run_dir.checkpoints, model, stopping.best_step, ended, keep_checkpoints)
+        draw(model, data, hparams, run_dir, writer, stopping.best_step)
     if chief:
         _draw_training(run_dir)
     return seconds + time.monotonic() - begun

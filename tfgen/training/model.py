@@ -31,6 +31,8 @@ class GenerativeModel(keras.Model):
 
     Attributes:
         needs: keys of the batch that the model uses.
+        criterion: the log of `test_step` that early stopping watches, lower being better; None: no
+            log tells how good the model is, as in a game.
         seed: int, source of all noise. Set by `compile`.
         step: int64 scalar `tf.Variable`, training steps done so far.
         stage: the stage of the training that `train_step` is traced for, int; see `stage_starts`.
@@ -41,6 +43,7 @@ class GenerativeModel(keras.Model):
     """
 
     needs: tuple[str, ...] = ("image",)
+    criterion: str | None = None
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)

@@ -18,7 +18,6 @@ Estimation. NeurIPS 2017: eq. 3-5 (block), section 4.2 (batch norm, training), a
 
 Differs from the paper:
   * The log scales of a block are bounded by 5, see `bijectors.autoregressive`.
-  * A fixed number of epochs instead of early stopping after 30 without improvement.
   * Batch norm's statistics of the whole training set, which the paper takes at each validation,
     are taken at validations, pictures and the end of the run; in between they follow the batches.
 """
@@ -48,6 +47,8 @@ class HParams(hparams.HParams):
 
     batch_size: int = 100  # Examples a step over all replicas (the global batch).
     learning_rate: float = 1e-4  # Step size of Adam; 1e-3 for a single MADE in the paper.
+    # Epochs without a lower validation loss after which training ends, at its best weights.
+    early_stopping_epochs: int | None = 30
     blocks: int = 5  # MADEs in a row.
     hidden_units: tuple[int, ...] = (1024,)  # Widths of each MADE's hidden layers.
     batch_norm: bool = True  # Batch normalisation after each block, seen from the data.
@@ -87,6 +88,7 @@ class MAF(GenerativeModel):
         ValueError: if the flow does not fit the examples.
     """
 
+    criterion = "loss"
     evaluations = ("density.nll", "density.gaussian_nll")
 
     def __init__(

@@ -113,6 +113,7 @@ class AttributeCVAE(GenerativeModel):
         ValueError: if the networks do not fit each other, or an argument is out of its range.
     """
 
+    criterion = "loss"
     evaluations: tuple[str, ...] = ("attributes.accuracy",)
     needs: tuple[str, ...] = ("image", "attributes")
     NETWORKS: ClassVar[tuple[str, ...]] = ("encoder", "decoder")

@@ -94,6 +94,7 @@ class PixelCNN(GenerativeModel):
         **kwargs: of `keras.Model`.
     """
 
+    criterion = "loss"
     evaluations = ("density.image_nll",)
 
     def __init__(self, network: PixelCNNNetwork, **kwargs: Any):

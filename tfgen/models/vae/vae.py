@@ -196,6 +196,7 @@ class VAE(GenerativeModel):
             prior does not fit, or k is below 1.
     """
 
+    criterion = "loss"
     evaluations: tuple[str, ...] = (
         "likelihood.nll",
         "likelihood.active_units",
