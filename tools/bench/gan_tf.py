@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
-from tfgen.models.gan import gan, infogan
+from tfgen.models.gan import _players, gan, infogan
 from tools.bench import training
 from tools.bench.work import ADAM, FILTERS, GAN_BATCH, GAN_LATENTS, UNITS, Run
 
@@ -38,7 +38,7 @@ def tfgen(
         slots = {k: v for k, v in slots.items() if k not in ("objective", "penalty")}
         slots["unrolled_steps"] = hp.unrolled_steps
     model = getattr(module, _CLASSES[system])(*_networks(images.shape[1:], hp), **slots)
-    gan.compile(model, hp, data.spec.train_size)
+    _players.compile(model, hp, data.spec.train_size)
     batches = iter(data.train(GAN_BATCH, seed=hp.seed))
     return training.runner(model, batches, hp, "generator_loss"), training.VERSIONS
 
@@ -48,7 +48,7 @@ def _networks(shape: tuple[int, ...], hp: gan.HParams) -> tuple[keras.Model, ker
     if hp.minibatch_kernels:
         head.append(MinibatchDiscrimination(hp.minibatch_kernels, hp.minibatch_kernel_dim))
     sizes: dict[str, int] = {"filters": FILTERS, "units": UNITS}
-    norm = gan.NORMS[hp.discriminator_norm]
+    norm = _players.NORMS[hp.discriminator_norm]
     return (
         infogan.generator(GAN_LATENTS, shape, **sizes),
         infogan.discriminator(shape, norm=norm, head=head, **sizes),

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfgen.data import DataSpec
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 from tfgen.networks.mlp import mlp
 from tfgen.training import strategies
 
@@ -241,7 +241,7 @@ def test_who_has_won_is_by_the_scale_of_the_objective(arguments, least, cannot_t
 
 
 def test_rmsprop_adds_its_epsilon_to_the_root_as_pytorch_does() -> None:
-    optimizer = gan.optimizer(gan.HParams(optimizer="rmsprop"), 1e-3)
+    optimizer = _players.optimizer(gan.HParams(optimizer="rmsprop"), 1e-3)
     variable = keras.Variable([1.0, 1.0, 1.0])
     optimizer.build([variable])
     gradient = np.array([1e-5, 1.0, 0.0])

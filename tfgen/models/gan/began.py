@@ -39,7 +39,7 @@ import tensorflow as tf
 from tfgen.data import DataSpec, synthetic
 from tfgen.hparams import to_text
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 from tfgen.networks import dcgan
 
 _FOR_D = 10  # Salt of z_D.
@@ -412,7 +412,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> BEGAN:
         decoder, hparams.latent_dim, shape, filters=hparams.filters, seed=hparams.seed * 1000
     )
     model = BEGAN(
-        gan.normed_generator(make, hparams),
+        _players.normed_generator(make, hparams),
         autoencoder(
             shape,
             hparams.latent_dim,
@@ -425,4 +425,4 @@ def build(hparams: HParams, data_spec: DataSpec) -> BEGAN:
         stall_steps=hparams.stall_steps,
         **gan.slots(hparams),
     )
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

@@ -39,7 +39,7 @@ import tensorflow as tf
 
 from tfgen.data import DataSpec
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
-from tfgen.models.gan import began, gan
+from tfgen.models.gan import _players, began, gan
 from tfgen.networks import dcgan
 
 _FOR_D, _FOR_G = 10, 11  # Salts of the two players' latents.
@@ -312,8 +312,8 @@ class EBGAN(gan.GAN):
 
 def build(hparams: HParams, data_spec: DataSpec) -> EBGAN:
     """The networks that the flags ask for, compiled and ready to train."""
-    shape = gan.event_shape(hparams, data_spec)
-    generator, _ = gan.networks(shape, hparams)
+    shape = _players.event_shape(hparams, data_spec)
+    generator, _ = _players.networks(shape, hparams)
     seed = hparams.seed * 1000 + 500
     if hparams.networks == "mlp":
         head = []
@@ -326,7 +326,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> EBGAN:
         discriminator = convolutional_autoencoder(
             shape,
             filters=hparams.discriminator_filters or hparams.filters,
-            norm=gan.NORMS[hparams.discriminator_norm],
+            norm=_players.NORMS[hparams.discriminator_norm],
             seed=seed,
         )
     model = EBGAN(
@@ -336,4 +336,4 @@ def build(hparams: HParams, data_spec: DataSpec) -> EBGAN:
         repelling_weight=hparams.repelling_weight,
         **gan.slots(hparams),
     )
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

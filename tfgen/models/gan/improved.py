@@ -42,7 +42,7 @@ from tfgen.layers.batch_normalization import BatchNormalization
 from tfgen.layers.gaussian_noise import GaussianNoise
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.weight_norm_dense import WeightNormDense
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 from tfgen.training.labelled import LabelledExamples
 
 _LABELLED = 10  # Salt.
@@ -288,7 +288,7 @@ def networks(
         discriminator.append(MinibatchDiscrimination(kernels, dimensions))
     discriminator.append(dense(num_classes, 500, None, "logits"))
     return (
-        gan.normed_generator(make_generator, hparams, {"batch": _batch_norm, "none": None}),
+        _players.normed_generator(make_generator, hparams, {"batch": _batch_norm, "none": None}),
         keras.Sequential(discriminator, name="discriminator"),
     )
 
@@ -302,9 +302,9 @@ def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedGAN:
     if data_spec.num_classes is None:
         raise ValueError(f"data must have labels. Received: {data_spec.name!r} without classes")
     model = SemiSupervisedGAN(
-        *networks(gan.event_shape(hparams, data_spec), data_spec.num_classes, hparams),
+        *networks(_players.event_shape(hparams, data_spec), data_spec.num_classes, hparams),
         labels_per_class=hparams.labels_per_class,
         unsupervised_weight=hparams.unsupervised_weight,
         **gan.slots(hparams),
     )
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

@@ -36,7 +36,7 @@ from tfgen import stateless
 from tfgen.data import DataSpec
 from tfgen.layers.leaky_relu import LeakyReLU
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 from tfgen.networks import dcgan
 
 _FOR_D, _FOR_G = 10, 11  # Salts of a step's latents.
@@ -430,7 +430,7 @@ def networks(shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, ker
     code_dim = sum(hparams.categorical_codes) + hparams.continuous_codes
     latent_dim = hparams.latent_dim + code_dim
     if hparams.networks != "dcgan" or not hparams.paper_networks:
-        return gan.networks(shape, dataclasses.replace(hparams, latent_dim=latent_dim))
+        return _players.networks(shape, dataclasses.replace(hparams, latent_dim=latent_dim))
     if shape[0] % 4 or shape[1] % 4:
         raise ValueError(
             "--paper_networks makes images whose sides divide by 4: set --image_size. "
@@ -441,16 +441,16 @@ def networks(shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, ker
     head = [MinibatchDiscrimination(kernels, dim)] if kernels else []
     sizes: dict[str, Any] = {"units": hparams.dense_units, "seed": hparams.seed}
     make = functools.partial(generator, latent_dim, shape, filters=filters[0], **sizes)
-    norm = gan.NORMS[hparams.discriminator_norm]
+    norm = _players.NORMS[hparams.discriminator_norm]
     return (
-        gan.normed_generator(make, hparams),
+        _players.normed_generator(make, hparams),
         discriminator(shape, filters=filters[1], norm=norm, head=head, **sizes),
     )
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> InfoGAN:
     """The networks that the flags ask for, compiled and ready to train."""
-    made, judged = networks(gan.event_shape(hparams, data_spec), hparams)
+    made, judged = networks(_players.event_shape(hparams, data_spec), hparams)
     # Q reads what D says of an example alone.
     *_, features = (
         layer for layer in judged.layers[:-1] if not isinstance(layer, MinibatchDiscrimination)
@@ -472,6 +472,6 @@ def build(hparams: HParams, data_spec: DataSpec) -> InfoGAN:
     )
     if hparams.norm == "virtual":  # its reference is of latents with their codes
         (carrier,) = model.generator.layers
-        seed = gan.reference_seed(hparams)
+        seed = _players.reference_seed(hparams)
         carrier.reference[0].assign(model.draw_latents(hparams.reference_size, seed))
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

@@ -23,7 +23,7 @@ import keras
 
 from tfgen.data import DataSpec
 from tfgen.losses import adversarial
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +90,10 @@ class LSGAN(gan.GAN):
 def build(hparams: HParams, data_spec: DataSpec) -> LSGAN:
     """The networks that the flags ask for, compiled and ready to train."""
     model = LSGAN(
-        *gan.networks(gan.event_shape(hparams, data_spec), hparams),
+        *_players.networks(_players.event_shape(hparams, data_spec), hparams),
         fake_label=hparams.fake_label,
         real_label=hparams.real_label,
         wanted_label=hparams.wanted_label,
         **gan.slots(hparams),
     )
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

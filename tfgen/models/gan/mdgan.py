@@ -39,7 +39,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgen.data import DataSpec
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 
 Flags = TypeVar("Flags", bound=gan.HParams)
 
@@ -322,9 +322,9 @@ def _networks(
     shape: tuple[int, ...], hparams: HParams
 ) -> tuple[keras.Sequential, keras.Sequential]:
     if not hparams.side_by_side:
-        return gan.networks(shape, hparams)
+        return _players.networks(shape, hparams)
     height, width, channels = shape
-    return side_by_side(*gan.networks((height, channels * width, 1), hparams), shape)
+    return side_by_side(*_players.networks((height, channels * width, 1), hparams), shape)
 
 
 def _named(network: keras.Sequential, name: str) -> keras.Sequential:
@@ -354,7 +354,7 @@ def encoders_hparams(hparams: Flags) -> Flags:
 
 def build(hparams: HParams, data_spec: DataSpec) -> gan.GAN:
     """The networks that the flags ask for, compiled and ready to train."""
-    shape = gan.event_shape(hparams, data_spec)
+    shape = _players.event_shape(hparams, data_spec)
     networks = [*_networks(shape, hparams)]
     slots = gan.slots(hparams)
     make: type[gan.GAN] = gan.GAN
@@ -368,4 +368,4 @@ def build(hparams: HParams, data_spec: DataSpec) -> gan.GAN:
         own = dataclasses.replace(hparams, seed=hparams.seed + 4000)
         config = _networks(shape, own)[1].get_config()
         networks.append(keras.Sequential.from_config({**config, "name": "manifold_discriminator"}))
-    return gan.compile(make(*networks, **slots), hparams, data_spec.train_size)
+    return _players.compile(make(*networks, **slots), hparams, data_spec.train_size)

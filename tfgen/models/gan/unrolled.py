@@ -32,7 +32,7 @@ import keras
 import tensorflow as tf
 
 from tfgen.data import DataSpec
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 
 DENSE = {  # What differs in the dense networks.
     "activation": "relu",
@@ -212,19 +212,19 @@ class UnrolledGAN(gan.GAN):
 
 def networks(event_shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, keras.Model]:
     """As of `gan`; for points those of appendix A, whose discriminator has one hidden layer."""
-    generator, discriminator = gan.networks(event_shape, hparams, **DENSE)
+    generator, discriminator = _players.networks(event_shape, hparams, **DENSE)
     if len(event_shape) == 1:
         shallow = dataclasses.replace(hparams, hidden_units=hparams.hidden_units[:1])
         scaled = {**DENSE, "input_scale": _POINT_SCALE / hparams.event_scale}
-        _, discriminator = gan.networks(event_shape, shallow, **scaled)
+        _, discriminator = _players.networks(event_shape, shallow, **scaled)
     return generator, discriminator
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> UnrolledGAN:
     """The networks that the flags ask for, compiled and ready to train."""
     model = UnrolledGAN(
-        *networks(gan.event_shape(hparams, data_spec), hparams),
+        *networks(_players.event_shape(hparams, data_spec), hparams),
         unrolled_steps=hparams.unrolled_steps,
         **{k: v for k, v in gan.slots(hparams).items() if k not in ("objective", "penalty")},
     )
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

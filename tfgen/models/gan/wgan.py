@@ -26,7 +26,7 @@ import keras
 import tensorflow as tf
 
 from tfgen.data import DataSpec
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +130,11 @@ class WGAN(gan.GAN):
 def build(hparams: HParams, data_spec: DataSpec) -> WGAN:
     """The networks that the flags ask for, compiled and ready to train."""
     model = WGAN(
-        *gan.networks(gan.event_shape(hparams, data_spec), hparams),
+        *_players.networks(_players.event_shape(hparams, data_spec), hparams),
         clip=hparams.clip,
         boosted_steps=hparams.boosted_steps,
         boost_first=hparams.boost_first,
         boost_every=hparams.boost_every,
         **gan.slots(hparams),
     )
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

@@ -24,7 +24,7 @@ from typing import Any
 import keras
 
 from tfgen.data import DataSpec
-from tfgen.models.gan import gan
+from tfgen.models.gan import _players, gan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +85,6 @@ class WGANGP(gan.GAN):
 
 def build(hparams: HParams, data_spec: DataSpec) -> WGANGP:
     """The networks that the flags ask for, compiled and ready to train."""
-    networks = gan.networks(gan.event_shape(hparams, data_spec), hparams)
+    networks = _players.networks(_players.event_shape(hparams, data_spec), hparams)
     model = WGANGP(*networks, **gan.slots(hparams))
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)

@@ -48,7 +48,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions
 from tfgen.data import DataSpec
-from tfgen.models.gan import gan, mdgan
+from tfgen.models.gan import _players, gan, mdgan
 from tfgen.models.vae import vae
 from tfgen.training import schedules, strategies
 from tfgen.training.model import GenerativeModel
@@ -315,18 +315,18 @@ def _without_tanh(generator: keras.Sequential) -> keras.Sequential:
 
 def build(hparams: HParams, data_spec: DataSpec) -> GenerativeModel:
     """The networks that the flags ask for in their form, compiled and ready to train."""
-    shape = gan.event_shape(hparams, data_spec)
-    generator, discriminator = gan.networks(shape, hparams)
+    shape = _players.event_shape(hparams, data_spec)
+    generator, discriminator = _players.networks(shape, hparams)
     if hparams.form == "gan":
         plain = gan.GAN(generator, discriminator, **gan.slots(hparams))
-        return gan.compile(plain, hparams, data_spec.train_size)
+        return _players.compile(plain, hparams, data_spec.train_size)
 
     own = mdgan.encoders_hparams(hparams)
-    encoder = mdgan.encoder(gan.networks(shape, own)[1], 2 * hparams.latent_dim, own.seed)
+    encoder = mdgan.encoder(_players.networks(shape, own)[1], 2 * hparams.latent_dim, own.seed)
     if hparams.form == "vae":
         pixels = PixelVAE(encoder, _without_tanh(generator))
         rate = schedules.learning_rate(hparams, hparams.total_steps(data_spec.train_size))
-        pixels.compile(gan.optimizer(hparams, rate), **hparams.compile_options())
+        pixels.compile(_players.optimizer(hparams, rate), **hparams.compile_options())
         return pixels
 
     slots = gan.slots(hparams)
@@ -343,4 +343,4 @@ def build(hparams: HParams, data_spec: DataSpec) -> GenerativeModel:
         margin=hparams.margin,
         **slots,
     )
-    return gan.compile(model, hparams, data_spec.train_size)
+    return _players.compile(model, hparams, data_spec.train_size)
