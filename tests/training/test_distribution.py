@@ -388,6 +388,20 @@ def test_a_killed_worker(two_workers, tmp_path, digits_dir):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_two_workers_stop_early_together(tmp_path, digits_dir):
+    early = ("--early_stopping_epochs=1", "--epochs=60", "--learning_rate=2e-2")
+    flags = (*WORKER_FLAGS, *early, f"--data_dir={digits_dir}", f"--run_dir={tmp_path}")
+    finish(start_workers(lambda index: ["-m", "tfgen.train", *flags]))
+    lines = run.read_jsonl(tmp_path / "metrics.jsonl")
+    losses = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
+    of_epochs = {step: loss for step, loss in losses.items() if step % 69 == 0}
+    best = min(of_epochs, key=of_epochs.get)
+    assert max(of_epochs) == best + 69 < 60 * 69
+    assert checkpoint.all_steps(tmp_path / "checkpoints")[-1] == best
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_workers_of_other_folders(two_workers, tmp_path, digits_dir):
     """The second sees a finished run, the first an empty folder."""
     flags = (*WORKER_FLAGS, f"--data_dir={digits_dir}")
