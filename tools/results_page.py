@@ -61,6 +61,7 @@ def _section(result: dict[str, Any]) -> str:
     parts = [f"## {result['system']}\n", _provenance(result)]
     if result["claims"]:
         parts.append(_claims(result["claims"]))
+        parts += _whys(result["claims"])
     if result.get("not_measured"):
         parts.append(_left_out(result["not_measured"]))
     for alike in _alike(rows(result)):
@@ -113,6 +114,15 @@ def _claims(claims: Sequence[dict[str, Any]]) -> str:
         for claim in claims
     ]  # fmt: skip
     return table(["claim", "paper", "ours", "baseline", "unit", ""], body)
+
+
+def _whys(claims: Iterable[dict[str, Any]]) -> list[str]:
+    """One part, what is known of the claims that fall short, or none."""
+    known = [c for c in claims if not c["holds"] and c.get("why")]
+    if not known:
+        return []
+    lines = [f"* *{claim['claim']}*: {claim['why']}" for claim in known]
+    return ["\n".join(["What is known of why they fall short:", "", *lines, ""])]
 
 
 def _left_out(not_measured: Iterable[dict[str, Any]]) -> str:

@@ -398,6 +398,17 @@ def test_page_shows_what_falls_short_and_what_is_not_measured() -> None:
     assert "![" not in page  # there is no such picture
 
 
+def test_page_says_why_a_claim_falls_short_and_only_then() -> None:
+    result = _result()
+    assert "why they fall short" not in results_page.page([result])
+    for claim in result["claims"]:
+        claim["why"] = f"as {claim['claim']} is hard"
+    (short,) = (c["claim"] for c in result["claims"] if not c["holds"])
+    page = results_page.page([result])
+    assert f"What is known of why they fall short:\n\n* *{short}*: as {short} is hard\n" in page
+    assert page.count("is hard") == 1
+
+
 def test_page_says_what_rows_have_in_common_once() -> None:
     page = results_page.page([_result()])
     assert "| run | minutes | FID |" in page

@@ -179,7 +179,10 @@ class Outcomes(dict[str, Outcome]):
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim with its numbers; `holds` is computed from them, never typed."""
+    """A claim with its numbers; `holds` is computed from them, never typed.
+
+    `why` is what is known of why it falls short, and what was tried; it is shown where it does.
+    """
 
     claim: str
     paper: str
@@ -187,3 +190,4 @@ class Claim:
     baseline: str
     unit: str
     holds: bool
+    why: str = ""

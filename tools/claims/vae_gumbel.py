@@ -90,6 +90,10 @@ def better(outcomes: Outcomes, data: str, estimator: str) -> Claim:
         text(score, ".4g"),
         "nats",
         max(ours) < min(score),
+        "on these small images the score function is nearly as good: means over seeds differ by "
+        "less than the seeds do."
+        if data == "digits"
+        else "",
     )
 
 
