@@ -77,11 +77,11 @@ def main(argv: Sequence[str]) -> int:
     data.steps_per_epoch(hp.batch_size)
     with strategy.scope(), one_line():
         model = module.build(hp, data.spec)
+    stopping = early_stopping.watch(model, data, hp)
     if options.dry_run:
         print(hparams.to_flagfile(system, hp))
         _print_summary(model, hp)
         return 0
-    stopping = early_stopping.watch(model, data, hp)
     run_dir.create(hparams.to_flagfile(system, hp), hparams.to_flagfile(system, module.HParams()))
     chief = loop.is_chief(strategy)
     with run_dir.lock() if chief else contextlib.nullcontext():

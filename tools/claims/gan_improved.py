@@ -73,8 +73,8 @@ def more_modes(outcomes: Outcomes) -> Claim:
         f"{told('plain')} plain; {told('features')} feature matching",
         "modes of 25",
         clearly_above(ours, plain),
-        "one of three seeds covers fewer, and few samples are near a mode. Smaller steps, smoothing, "
-        "fewer kernels and a decay were tried on one seed: 16 to 22 modes.",
+        "one of three seeds covers fewer, and few samples are near a mode. Smaller steps, "
+        "smoothing, fewer kernels and a decay were tried on one seed: 16 to 22 modes.",
     )
 
 
