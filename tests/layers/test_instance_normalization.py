@@ -1,4 +1,4 @@
-"""Instance norm, and batch norm by the batch at hand: numbers, in somebody's own model."""
+"""Instance norm, and batch norm of single images: numbers, in somebody's own model."""
 
 import keras
 import numpy as np
@@ -28,12 +28,26 @@ def expected(axes):
 
 
 @pytest.mark.parametrize(
-    ("kind", "axes"), [(InstanceNormalization, (1, 2)), (BatchStatisticsNormalization, (0, 1, 2))]
+    ("kind", "training", "axes"),
+    [
+        (InstanceNormalization, False, (1, 2)),
+        (InstanceNormalization, True, (1, 2)),
+        (BatchStatisticsNormalization, False, (1, 2)),
+        (BatchStatisticsNormalization, True, (0, 1, 2)),
+    ],
 )
-@pytest.mark.parametrize("training", [False, True])
-def test_values(kind, axes, training) -> None:
-    del training  # which neither layer takes: both phases are one
-    np.testing.assert_allclose(built(kind)(X), expected(axes), atol=2e-5)
+def test_values(kind, training, axes) -> None:
+    layer = built(kind)
+    keywords = {"training": training} if kind is BatchStatisticsNormalization else {}
+    np.testing.assert_allclose(layer(X, **keywords), expected(axes), atol=2e-5)
+
+
+def test_in_inference_an_image_does_not_depend_on_its_batch() -> None:
+    layer = built(BatchStatisticsNormalization)
+    whole = layer(X, training=False).numpy()
+    for index in range(len(X)):
+        alone = layer(X[index : index + 1], training=True)[0]  # as a batch of one was trained
+        np.testing.assert_allclose(alone, whole[index], atol=2e-5)
 
 
 def test_an_image_alone_takes_another_kernel_and_gives_the_same() -> None:
@@ -85,9 +99,26 @@ def test_replicas_share_the_statistics_of_the_batch() -> None:
         return tf.constant(X)[2 * context.replica_id_in_sync_group :][:2]
 
     parts = strategy.experimental_distribute_values_from_function(half)
-    made = strategy.run(layer, args=(parts,))
+    made = strategy.run(layer, args=(parts,), kwargs={"training": True})
     found = np.concatenate([x.numpy() for x in strategy.experimental_local_results(made)])
     np.testing.assert_allclose(found, expected((0, 1, 2)), atol=5e-5)
+
+
+def test_flat_images_far_from_0_on_replicas() -> None:
+    """E x^2 - (E x)^2 in float32 is below 0 for some of them."""
+    strategy = strategies.make("mirrored", devices=2)
+    with strategy.scope():
+        layer = BatchStatisticsNormalization()
+        layer.build((None, 8, 8, 64))
+
+    def flat(context):
+        del context
+        return tf.tile(tf.reshape(tf.linspace(15.0, 100.0, 64), [1, 1, 1, 64]), [2, 8, 8, 1])
+
+    parts = strategy.experimental_distribute_values_from_function(flat)
+    made = strategy.run(layer, args=(parts,), kwargs={"training": True})
+    for part in strategy.experimental_local_results(made):
+        np.testing.assert_allclose(part, 0.0, atol=0.1)
 
 
 def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tfgen import data
 from tfgen.data import mosaic, recolored, two_answers
@@ -31,6 +32,15 @@ class Known:
         return 2 * recolored.unpaint((image + 1) / 2) - 1
 
 
+class Same:
+    """Leaves images as they are."""
+
+    def to_b(self, image):
+        return image
+
+    to_a = to_b
+
+
 class Blind(Known):
     """Gives one picture of B, whatever it is shown; what A is made of stays as it is."""
 
@@ -48,6 +58,7 @@ def test_differences_are_those_of_numpy() -> None:
     np.testing.assert_allclose(found["psnr"], psnr, rtol=1e-5)
     same = translation.differences(x, x, "symmetric")
     np.testing.assert_allclose(same["ssim"], 1.0, atol=1e-6)
+    np.testing.assert_allclose(same["psnr"], 58.92, atol=0.01)  # not inf: 256 levels tell no more
     assert (found["ssim"] < 0.5).all()
 
 
@@ -63,6 +74,33 @@ def test_the_true_functions_have_no_error(digits) -> None:
         assert found[f"fid_{way}_random"].value < 0.1
         assert f"label_agreement_{way}" not in found  # by features that have no classes
     assert found["identity_error_b"].value > 0.1  # `unpaint` is no identity on A
+
+
+def test_in_training_nobody_has_a_partner(digits) -> None:
+    settings = dataclasses.replace(FEW, split="train")
+    found = translation.unpaired(Known(), digits, settings)
+    assert "cycle_error_a" in found
+    assert not [name for name in found if name.startswith("partner")]
+
+
+def test_images_of_the_smaller_domain_count_once(tmp_path) -> None:
+    """They come again in the larger one's epoch, with which they were in batches."""
+    rng = np.random.default_rng(0)
+    for folder, count in (("trainA", 40), ("trainB", 40), ("testA", 12), ("testB", 70)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
+    pairs = data.load(f"unpaired:{tmp_path}", needs=("a", "b"), image_range="symmetric")
+    assert [pairs.count("test", key) for key in "ab"] == [12, 70]
+    settings = dataclasses.replace(FEW, limit=None)
+    found = translation.unpaired(Same(), pairs, settings)
+    for way, domain, notes in (
+        ("a_to_b", "a", ("12 translated, 70 test images of b", "12 test images")),
+        ("b_to_a", "b", ("70 translated, 12 test images of a", "70 test images")),
+    ):
+        assert found[f"fid_{way}_random"].note == notes[0]
+        assert found[f"cycle_error_{domain}"].note == notes[1]
 
 
 def test_a_blind_translator_is_found_out(digits) -> None:
@@ -136,6 +174,7 @@ def test_two_answers_and_their_mean(digits_dir) -> None:
         return lambda x: 2 * choose(two_answers.answers((x + 1) / 2)) - 1
 
     one = translation.paired(Paired(answer(lambda both: both[:, 0])), pairs, FEW)
+    assert one["fid_random"].note == "60 translated, 60 test images of target"
     mean = translation.paired(Paired(answer(lambda both: tf.reduce_mean(both, 1))), pairs, FEW)
     assert one["nearest_answer_error"].value < 1e-6
     assert mean["mean_answer_error"].value < 1e-6

@@ -121,6 +121,13 @@ class Data:
         finish = self._finish(seed, f"ordered/{split}")
         return self._split(split).ordered(min(batch_size, size), size, finish)
 
+    def count(self, split: str, key: str) -> int:
+        """How many examples of a split have a value of their own under a key.
+
+        The smaller domain of unpaired data has fewer than the split: its rows come again.
+        """
+        return self._source.own_sizes.get(key, self._source.sizes)[split]
+
     def _split(self, split: str) -> Split:
         if split not in self._splits:
             self._splits[split] = self._source.open(split)

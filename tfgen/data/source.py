@@ -41,6 +41,7 @@ class Source:
         sizes: examples in "train", "validation" and "test".
         open: reads one split.
         apart: whether the images of an example have nothing to do with each other.
+        own_sizes: `sizes` of keys that have fewer, whose rows then come again.
     """
 
     keys: dict[str, Key]
@@ -48,6 +49,7 @@ class Source:
     sizes: dict[str, int]
     open: Callable[[str], Split]
     apart: bool = False
+    own_sizes: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def fits_memory(keys: dict[str, Key], size: int) -> bool:

@@ -36,6 +36,7 @@ def unpaired(a: Source, b: Source) -> Source:
         sizes={split: max(a.sizes[split], b.sizes[split]) for split in SPLITS},
         open=lambda split: Unpaired(a.open(split), b.open(split)),
         apart=True,
+        own_sizes={"a": a.sizes, "b": b.sizes},
     )
 
 

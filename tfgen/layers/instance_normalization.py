@@ -1,4 +1,4 @@
-"""Normalisation by the statistics of what is at hand: of each image, or of the batch."""
+"""Normalisation by the statistics of what is at hand: of each image, or of a training batch."""
 
 from typing import Any
 
@@ -80,23 +80,30 @@ class InstanceNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("tfgen")
 class BatchStatisticsNormalization(InstanceNormalization):
-    """Batch norm whose statistics are those of the batch at hand in inference as well.
+    """Batch norm of a network that is used on one image at a time: no moving average is kept.
 
-    For networks whose outputs are to be as they were in training (pix2pix, section 3.3 of Isola et
-    al. 2017); of one image alone it is instance norm. Replicas share their statistics. For example
-    [4, 32, 32, 64] -> [4, 32, 32, 64] by 64 means.
+    In training the statistics are those of the batch, over all replicas. In inference each image
+    has its own, so that its result does not depend on what else is in its batch: as pix2pix tests
+    (section 3.3 of Isola et al. 2017: the statistics of the test batch, and a batch is one image).
+    With batches of one image training and inference are the same. For example
+    [4, 32, 32, 64] -> [4, 32, 32, 64] by 64 means in training, 4 * 64 in inference.
     """
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
+        if not training:
+            return super().call(inputs)
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.num_replicas_in_sync == 1:
             return self._fused(inputs)
-        mean, square = (
-            tf.reduce_mean(tf.cast(inputs, tf.float32) ** power, [0, 1, 2]) for power in (1, 2)
-        )
-        mean, square = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, square])
-        return self._scaled(inputs, mean, square - mean**2)
+
+        def mean_over_all(values: tf.Tensor) -> tf.Tensor:
+            own = tf.reduce_mean(values, [0, 1, 2])  # of as many images on each replica
+            return replica.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+
+        x = tf.cast(inputs, tf.float32)
+        mean = mean_over_all(x)
+        return self._scaled(inputs, mean, mean_over_all(tf.math.squared_difference(x, mean)))
 
 
 def _moments(inputs: tf.Tensor, axes: list[int]) -> tuple[tf.Tensor, tf.Tensor]:

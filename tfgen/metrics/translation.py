@@ -1,7 +1,8 @@
 """How well a model translates images: evaluations (model, data, settings) -> dict of `Measure`.
 
 Differences are of grey levels from 0 to 1, whatever range a system works in. PSNR is
-10 log10(1 / mean squared difference) in dB; SSIM that of Wang et al. 2004 by `tf.image.ssim`, in a
+10 log10(1 / mean squared difference) in dB, of at most 59 dB, which the rounding to 256 levels
+leaves; SSIM that of Wang et al. 2004 by `tf.image.ssim`, in a
 window of 11 pixels or the largest odd one that fits.
 """
 
@@ -19,6 +20,7 @@ from tfgen.metrics.measure import Measure, Settings
 
 _BATCH = 50
 _LEAST = 10  # Images for a FID.
+_ROUNDING = 1.0 / 255.0**2 / 12.0  # Mean squared error of rounding to 256 levels.
 Measures = dict[str, Measure]
 
 
@@ -48,7 +50,7 @@ class UnpairedModel(Protocol):
 
 
 def paired(model: PairedModel, data: Data, settings: Settings) -> Measures:
-    """Difference, PSNR and SSIM of translations and their targets.
+    """Difference, PSNR and SSIM of translations and their targets, and FID.
 
     Of data made in code also what is known there: of mosaics how many pixels show the class of
     the label map, and of an input with two right answers how far the nearest of them is, and the
@@ -57,16 +59,21 @@ def paired(model: PairedModel, data: Data, settings: Settings) -> Measures:
     known = _KNOWN.get(data.spec.name) if model.source_key == "source" else None
     translate = tf.function(model.translate, reduce_retracing=True)
     found: dict[str, list[np.ndarray]] = {}
+    fakes, reals = [], []
     batches = _batches(data, settings, "translations")
     for index, batch in enumerate(batches):
         made = translate(model.source(batch), tf.constant(seeds.of_part(settings.seed, index)))
         measured = differences(made, model.target(batch), data.spec.image_range)
+        fakes.append(images.to_bytes(made, data.spec.image_range))
+        reals.append(images.to_bytes(model.target(batch), data.spec.image_range))
         if known:
             unit = images.to_unit(made, data.spec.image_range)
             measured |= known(images.to_unit(model.source(batch), data.spec.image_range), unit)
         for name, values in measured.items():
             found.setdefault(name, []).append(values)
-    return _means(found, f"{{}} {settings.split} pairs")
+    target = Domain(data, "target" if model.source_key == "source" else "source")
+    of_all, _ = _fid("fid", fakes, reals, target, settings)
+    return {**_means(found, f"{{}} {settings.split} pairs"), **of_all}
 
 
 def _recognised(source: tf.Tensor, made: tf.Tensor) -> dict[str, np.ndarray]:
@@ -109,12 +116,19 @@ def _one_way(
     other = "b" if domain == "a" else "a"
     way = f"{domain}_to_{other}"
     there, back = (tf.function(f, reduce_retracing=True) for f in (there, back))
-    known = recolored.has_partners(data.spec.name)
+    known = settings.split != "train" and recolored.has_partners(data.spec.name)
     same = data.spec.shapes["a"] == data.spec.shapes["b"]
     found: dict[str, list[np.ndarray]] = {}
     made, real, labels = [], [], []
-    for batch in _batches(data, settings, way):
-        image, partner = batch[domain], batch[other]
+    counts = {key: data.count(settings.split, key) for key in (domain, other)}
+    for index, batch in enumerate(_batches(data, settings, way)):
+        # Each domain's images once, where the smaller one's come again.
+        image, partner = (
+            batch[key][: max(0, counts[key] - index * _BATCH)] for key in (domain, other)
+        )
+        real.append(images.to_bytes(partner, data.spec.image_range))
+        if not len(image):
+            continue
         translation = there(image)
         pairs = {f"cycle_error_{domain}": (back(translation), image)}
         if same:
@@ -126,28 +140,42 @@ def _one_way(
             for name, values in differences(translation, partner, data.spec.image_range).items():
                 found.setdefault(f"partner_{name}_{way}", []).append(values)
         made.append(images.to_bytes(translation, data.spec.image_range))
-        real.append(images.to_bytes(partner, data.spec.image_range))
         if f"label_{domain}" in batch:
-            labels.append(batch[f"label_{domain}"].numpy())
+            labels.append(batch[f"label_{domain}"][: len(image)].numpy())
     measures = _means(found, f"{{}} {settings.split} images")
-    fakes, reals = np.concatenate(made), np.concatenate(real)
-    if len(fakes) < _LEAST:
-        return measures
-    kind = settings.features
-    if kind == "classifier" and not labels:
-        kind = "random"  # which need no labels, and say so in their name
-    extractor = features.load(kind, cast(Data, Domain(data, other)), settings.cache_dir)
-    (of_fakes, logits), (of_reals, _) = extractor(fakes), extractor(reals)
-    note = f"{len(fakes)} translated, {len(reals)} {settings.split} images of {other}"
-    measures[f"fid_{way}_{extractor.name}"] = Measure(
-        fidelity.fid(of_reals, of_fakes), None, "squared", note
-    )
-    if labels and logits is not None and kind == "classifier":
+    of_all, logits = _fid(f"fid_{way}", made, real, Domain(data, other), settings)
+    measures |= of_all
+    if labels and logits is not None:
         agree = logits.argmax(axis=1) == np.concatenate(labels)
         measures[f"label_agreement_{way}"] = Measure.mean(
             agree, "share", f"{len(agree)} translated, by a classifier of {other}"
         )
     return measures
+
+
+def _fid(
+    name: str,
+    made: list[np.ndarray],
+    real: list[np.ndarray],
+    domain: "Domain",
+    settings: Settings,
+) -> tuple[Measures, np.ndarray | None]:
+    """FID of translations and images of their new domain, and the classifier's logits if it is one.
+
+    None of too few images. Features that need labels are random ones where there are none, and say
+    so in their name.
+    """
+    fakes, reals = np.concatenate(made), np.concatenate(real)
+    if len(fakes) < _LEAST:
+        return {}, None
+    kind = settings.features
+    if kind == "classifier" and "label" not in domain.spec.shapes:
+        kind = "random"
+    extractor = features.load(kind, cast(Data, domain), settings.cache_dir)
+    (of_fakes, logits), (of_reals, _) = extractor(fakes), extractor(reals)
+    note = f"{len(fakes)} translated, {len(reals)} {settings.split} images of {domain.key}"
+    measure = Measure(fidelity.fid(of_reals, of_fakes), None, "squared", note)
+    return {f"{name}_{extractor.name}": measure}, logits if kind == "classifier" else None
 
 
 def differences(x: tf.Tensor, y: tf.Tensor, image_range: str) -> dict[str, np.ndarray]:
@@ -161,9 +189,10 @@ def differences(x: tf.Tensor, y: tf.Tensor, image_range: str) -> dict[str, np.nd
     x, y = images.to_unit(x, image_range), images.to_unit(y, image_range)
     side = min(x.shape[1:3])
     window = min(11, side if side % 2 else side - 1)
+    square = tf.reduce_mean(tf.math.squared_difference(x, y), [1, 2, 3])
     return {
         "error": tf.reduce_mean(tf.abs(x - y), [1, 2, 3]).numpy(),
-        "psnr": tf.image.psnr(x, y, 1.0).numpy(),
+        "psnr": -10.0 * np.log10(np.maximum(square.numpy(), _ROUNDING)),
         "ssim": tf.image.ssim(x, y, 1.0, filter_size=window).numpy(),
     }
 

@@ -148,11 +148,25 @@ def test_a_translation_is_a_function_of_its_seed() -> None:
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_a_translation_is_what_it_was_in_training(norm) -> None:
-    """The most used peer's users find that test differs from training: here both are one."""
-    model, source = build(norm=norm), batch()["source"]
+    """The most used peer's users find that test differs from training: here both are one.
+
+    That is by batches of one image, the paper's.
+    """
+    model, source = build(norm=norm), batch()["source"][:1]
     seed = tf.constant([3, 4])
     trained, tested = (model.generate(source, seed, training=t) for t in (True, False))
     np.testing.assert_array_equal(trained, tested)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_translation_does_not_depend_on_its_batch(norm) -> None:
+    model, source = build(norm=norm, noise_in_inference=False), batch()["source"]
+    together = model.translate(source).numpy()
+    assert len(together) > 1
+    for index, image in enumerate(source):
+        np.testing.assert_allclose(
+            model.translate(image[tf.newaxis])[0], together[index], atol=1e-4
+        )
 
 
 def test_what_cannot_be_built_is_refused() -> None:
