@@ -96,10 +96,14 @@ def test_noise_is_in_the_dropout_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "depth"), [((256, 256), 8), ((256, 384), 7), ((96, 96), 5), ((15, 16), 0)]
-)
-def test_depth_follows_the_image(size, depth) -> None:
-    assert unet.depth_for(*size) == depth
+    ("size", "depth", "deepest"),
+    [
+        ((256, 256), 8, 8), ((256, 384), 7, 8), ((96, 96), 5, 7), ((250, 250), 8, 8),
+        ((200, 200), 5, 8), ((300, 300), 6, 9), ((360, 640), 7, 9), ((15, 16), 4, 4),
+    ],
+)  # fmt: skip
+def test_depth_follows_the_image(size, depth, deepest) -> None:
+    assert (unet.depth_for(*size), unet.deepest(*size)) == (depth, deepest)
 
 
 def test_the_papers_residual_generator() -> None:

@@ -6,6 +6,7 @@ decoder CD512 (3 times)-C512-C256-C128-C64, 4x4 with stride 2, leaky ReLU 0.2 an
 the first layer, dropout 0.5 in the first three of the decoder, weights N(0, 0.02).
 """
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -79,9 +80,19 @@ def unet(
     return keras.Model([image, noise], keras.layers.Activation("tanh")(x), name=name)
 
 
+def deepest(height: int, width: int) -> int:
+    """How often an image can be halved: until its shorter side is one pixel, 256 or 250 -> 8."""
+    return math.ceil(math.log2(min(height, width)))
+
+
 def depth_for(height: int, width: int) -> int:
-    """How often both sides halve without a rest: 256x256 -> 8, 256x384 -> 7, 96x96 -> 5."""
-    depth = 0
-    while height % 2 == 0 and width % 2 == 0:
-        height, width, depth = height // 2, width // 2, depth + 1
-    return depth
+    """How often an image is halved: 256x256 -> 8, 256x384 -> 7, 250x250 -> 8, 300x300 -> 6.
+
+    As often as it can be while mirroring it up to sides that halve so often, 2^depth or a multiple,
+    makes neither over a quarter longer.
+    """
+
+    def fits(depth: int) -> bool:
+        return all(-(-side // 2**depth) * 2**depth <= 1.25 * side for side in (height, width))
+
+    return max((d for d in range(deepest(height, width) + 1) if fits(d)), default=0)

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfgen import hparams
 from tfgen.data import DataSpec
+from tfgen.layers.instance_normalization import InstanceNormalization
 from tfgen.models.translation import pix2pix
 
 SHAPES = {"source": (16, 16, 1), "target": (16, 16, 3)}
@@ -22,8 +24,9 @@ def spec(**shapes):
     return DataSpec("pairs", shapes, kinds, "symmetric", None, 20, 5, 5)
 
 
-def build(**flags):
-    return pix2pix.build(dataclasses.replace(SMALL, **flags), spec(**SHAPES))
+def build(side=(16, 16), **flags):
+    shapes = {key: (*side, shape[-1]) for key, shape in SHAPES.items()}
+    return pix2pix.build(dataclasses.replace(SMALL, **flags), spec(**shapes))
 
 
 def batch(size=2, seed=0):
@@ -137,6 +140,37 @@ def test_padding_mirrors_and_fitting_images_are_left() -> None:
     assert model.padded(fitting) is fitting
 
 
+def test_training_images_of_any_sides() -> None:
+    """200x180 does not halve five times; mirrored to 224x192 it does."""
+    model = build(side=(25, 18))
+    assert (model.stride, model.least) == (4, 8)
+    data = {k: tf.random.stateless_uniform([2, 25, 18, s[-1]], [0, 1]) for k, s in SHAPES.items()}
+    before = [v.numpy() for v in model.generator.trainable_variables]
+    model.train_step(data)
+    moved = [(v.numpy() != b).any() for v, b in
+             zip(model.generator.trainable_variables, before, strict=True)]  # fmt: skip
+    assert all(moved)
+    assert model.translate(data["source"]).shape == (2, 25, 18, 3)
+
+
+def test_a_small_image_is_seen_by_the_bottleneck() -> None:
+    """One pixel that is normed by its own statistics would be the same for every image."""
+    model = build(side=(48, 48), depth=4, norm="instance", noise_in_inference=False)
+    assert model.least == 32  # 3x3 in training, and 2x2 of any smaller image
+    bottleneck = keras.Model(model.generator.inputs, _smallest(model.generator))
+    seen = []
+    for key in range(2):
+        image = tf.random.stateless_uniform([1, 12, 12, 1], [key, 1], -1, 1)
+        seen.append(bottleneck([model.padded(image), tf.zeros([2], tf.int32)]).numpy())
+    assert np.abs(seen[0] - seen[1]).max() > 0.1
+
+
+def _smallest(network):
+    """What comes out of the encoder's last normalisation."""
+    norms = [layer for layer in network.layers if isinstance(layer, InstanceNormalization)]
+    return norms[2].output  # of maps of 12, 6 and 3 pixels; the first has none
+
+
 def test_a_translation_is_a_function_of_its_seed() -> None:
     source = batch()["source"]
     noisy, quiet = build(), build(noise_in_inference=False)
@@ -174,6 +208,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         build(patch="70")
     with pytest.raises(ValueError, match="--depth must be from 2 to 4 for images of 16x16"):
         build(depth=5)
+    with pytest.raises(ValueError, match="a U-Net needs images of at least 4x4.* Received: 3x16"):
+        build(side=(3, 16))
     with pytest.raises(ValueError, match="the generator has nothing to learn by"):
         dataclasses.replace(SMALL, adversarial_weight=0.0, reconstruction="none")
     with pytest.raises(ValueError, match="--patch must be one of .* Received: --patch=71"):

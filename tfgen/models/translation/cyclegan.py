@@ -352,10 +352,10 @@ def build(hparams: HParams, data_spec: DataSpec) -> CycleGAN:
     """
     a, b = data_spec.shapes["a"], data_spec.shapes["b"]
     height, width = a[:2]
-    if height % resnet.STRIDE or width % resnet.STRIDE or min(height, width) < resnet.LEAST:
+    if min(height, width) < resnet.LEAST:
         raise ValueError(
-            f"the sides of training images must be multiples of {resnet.STRIDE} and at least "
-            f"{resnet.LEAST}; see --resize and --crop. Received: {height}x{width}"
+            f"the sides of training images must be at least {resnet.LEAST}; see --resize and "
+            f"--crop. Received: {height}x{width}"
         )
     if 0 < hparams.pool_size < hparams.batch_size:
         raise ValueError(

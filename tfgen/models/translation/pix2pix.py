@@ -15,7 +15,7 @@ Adversarial Networks. CVPR 2017: eq. 1 (conditional GAN), eq. 2 (unconditional),
 section 3.2 (U-Net, PatchGAN), section 3.3 (training, D's loss halved), section 6 (networks).
 
 Differs from the paper:
-  * The depth of the U-Net follows the image: as often as both sides halve, 8 times for 256 pixels.
+  * The depth of the U-Net follows the image, 8 for 256 pixels: see `unet.depth_for`.
   * Dropout is drawn from a seed that goes in with the image, so that a translation can be repeated.
   * Images whose sides do not halve so often are mirrored at two edges for the generator, and cut
     back.
@@ -35,6 +35,7 @@ from tfgen.networks import patchgan, translation, unet
 
 _NOISE = 10  # Salt of the dropout's draws.
 _TEST_ROWS = 8  # In a picture.
+_LEAST = 4  # Pixels of a side: it halves twice.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class HParams(_translator.HParams):
     # Distance to the target in the generator's loss: mean absolute, mean squared, or none.
     reconstruction: Literal["l1", "l2", "none"] = "l1"
     reconstruction_weight: float = 100.0  # Its weight.
-    depth: int | None = None  # Times that the U-Net halves an image; none: as often as it can.
+    depth: int | None = None  # Times that the U-Net halves an image; none: by the image's size.
     dropout: float = 0.5  # Part of the values dropped in three maps of the decoder: G's noise.
     # Whether they are dropped in translating as well. Without it a source has one translation.
     noise_in_inference: bool = True
@@ -263,26 +264,32 @@ def build(hparams: HParams, data_spec: DataSpec) -> Pix2Pix:
     """The U-Net and the PatchGAN that the flags ask for, compiled and ready to train.
 
     Raises:
-        ValueError: if the images are too small for the patches, or do not halve so often.
+        ValueError: if the images are too small for the networks, or do not halve so often.
     """
     reverse = hparams.direction == "b_to_a"
     source, target = (data_spec.shapes[key] for key in ("source", "target"))
     source, target = (target, source) if reverse else (source, target)
     height, width, channels = source
-    possible = unet.depth_for(height, width)
-    depth = possible if hparams.depth is None else hparams.depth
-    if not 2 <= depth <= possible:
+    if min(height, width) < _LEAST:
         raise ValueError(
-            f"--depth must be from 2 to {possible} for images of {height}x{width}, whose sides "
-            f"halve so often; see --resize and --crop. Received: a depth of {depth}"
+            f"a U-Net needs images of at least {_LEAST}x{_LEAST}; see --resize and --crop. "
+            f"Received: {height}x{width}"
         )
+    most = unet.deepest(height, width)
+    depth = hparams.depth or unet.depth_for(height, width)
+    if not 2 <= depth <= most:
+        raise ValueError(
+            f"--depth must be from 2 to {most} for images of {height}x{width}, whose shorter side "
+            f"halves so often. Received: --depth={depth}"
+        )
+    norm_bottleneck = min(height, width) > 2**depth
     made = unet.unet(
         channels,
         target[-1],
         depth=depth,
         filters=hparams.filters,
         norm=translation.NORMS[hparams.norm],
-        norm_bottleneck=min(height, width) > 2**depth,
+        norm_bottleneck=norm_bottleneck,
         dropout=hparams.dropout,
         dropout_in_inference=hparams.noise_in_inference,
         seed=hparams.seed,
@@ -305,7 +312,8 @@ def build(hparams: HParams, data_spec: DataSpec) -> Pix2Pix:
         reconstruction_weight=hparams.reconstruction_weight,
         image_shape=source,
         stride=2**depth,
-        least=2**depth,
+        # A user's smaller image: its bottleneck must not be one pixel where that is normed.
+        least=2 ** (depth + norm_bottleneck),
         **_translator.slots(hparams),
     )
     return _translator.compile(model, hparams, data_spec.train_size)
