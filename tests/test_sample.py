@@ -1,6 +1,7 @@
 """`tfgen.sample`: from a run directory alone, the same images for the same seed."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -190,10 +191,16 @@ def error_of(capsys, **flags):
         ({"seed": -1}, "--seed must be from 0 to 2^31 - 1. Received: --seed=-1"),
         ({"seed": 2**31}, "--seed must be from 0 to 2^31 - 1. Received: --seed=2147483648"),
         ({"images": "/gone.npz"}, "images not found: --images=/gone.npz"),
+        (
+            {"images": "README.md"},
+            "--images is a folder of images, or an .npz: give the folder that holds the image. "
+            "Received: --images=README.md",
+        ),
         ({"nmu": 3}, "Unknown command line flag 'nmu'. Did you mean: num ?"),
     ],
 )
-def test_wrong_flags(run_dir, capsys, flags, message):
+def test_wrong_flags(run_dir, capsys, flags, message, monkeypatch):
+    monkeypatch.chdir(pathlib.Path(__file__).parents[1])
     assert error_of(capsys, run_dir=run_dir.path, **flags) == message
 
 

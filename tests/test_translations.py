@@ -117,3 +117,5 @@ def test_files_that_would_become_one_keep_their_suffix() -> None:
     assert translations.png_names(files) == {
         "a.gif": "a.gif.png", "a.jpg": "a.jpg.png", "b.jpg": "b.png", "c/a.jpg": "c/a.png",
     }  # fmt: skip
+    clash = ["cat.gif", "cat.jpg", "cat.jpg.png"]
+    assert sorted(translations.png_names(clash).values()) == [f"{file}.png" for file in clash]

@@ -72,6 +72,11 @@ def main(argv: Sequence[str]) -> int:
     given = pathlib.Path(options.images) if options.images else None
     if given and not given.exists():
         raise UserError(f"images not found: --images={given}")
+    if given and given.is_file() and given.suffix != ".npz":
+        raise UserError(
+            f"--images is a folder of images, or an .npz: give the folder that holds the image. "
+            f"Received: --images={given}"
+        )
     out = pathlib.Path(options.out) if options.out else run_dir.samples
     with run.writing(out):
         out.mkdir(parents=True, exist_ok=True)

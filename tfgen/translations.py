@@ -73,9 +73,12 @@ def save(
 
 
 def png_names(files: list[str]) -> dict[str, str]:
-    """A PNG's path for each file: a/cat.jpg -> a/cat.png, or a/cat.jpg.png beside an a/cat.gif."""
-    stems = Counter(os.path.splitext(file)[0] for file in files)
-    return {
-        file: (file if stems[os.path.splitext(file)[0]] > 1 else os.path.splitext(file)[0]) + ".png"
-        for file in files
-    }
+    """A PNG's path for each file, no two alike.
+
+    a/cat.jpg -> a/cat.png; where that would be another file's as well, such as that of a/cat.gif,
+    both keep their whole names: a/cat.jpg.png.
+    """
+    names = {file: os.path.splitext(file)[0] for file in files}
+    while twice := {name for name, count in Counter(names.values()).items() if count > 1}:
+        names = {file: file if name in twice else name for file, name in names.items()}
+    return {file: f"{name}.png" for file, name in names.items()}

@@ -82,6 +82,21 @@ def test_labels_from_sub_folders(tmp_path):
     assert load(tmp_path).spec.num_classes is None
 
 
+def test_links_to_folders_are_followed_once(tmp_path):
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    for number, top in enumerate(("cats", "dogs")):
+        (elsewhere / top).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (2, 2), 50 * number + i).save(elsewhere / top / f"{i}.png")
+    here.mkdir()
+    (here / "cats").symlink_to(elsewhere / "cats")
+    (here / "dogs").symlink_to(elsewhere / "dogs")
+    (elsewhere / "dogs" / "round").symlink_to(here)  # a circle
+    spec = load(here, needs=("image", "label")).spec
+    assert spec.num_classes == 2
+    assert spec.train_size + spec.validation_size + spec.test_size == 8
+
+
 def one_image(tmp_path, name, save, **arguments):
     """Pixels of the file that `save(path)` writes, read next to three plain RGB images."""
     path = os.path.join(tmp_path, name)

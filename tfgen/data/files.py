@@ -56,6 +56,8 @@ class Bad:
 def image_names(path: str, called: str) -> list[str]:
     """Relative paths of all image files below `path`, sorted; hidden ones left out.
 
+    Links to folders are followed, each folder once.
+
     Args:
         path: the folder.
         called: what to call it in messages.
@@ -65,9 +67,13 @@ def image_names(path: str, called: str) -> list[str]:
     """
     if not os.path.isdir(path):
         raise DataError(f"{called} is not a folder.")
-    found = []
-    for where, folders, files in os.walk(path):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+    found, seen = [], {os.path.realpath(path)}
+    for where, folders, files in os.walk(path, followlinks=True):
+        shown = {
+            f: os.path.realpath(os.path.join(where, f)) for f in sorted(folders) if f[0] != "."
+        }
+        folders[:] = [folder for folder, real in shown.items() if real not in seen]
+        seen |= set(shown.values())
         for file in files:
             if file.lower().endswith(tuple(SUFFIXES)) and not file.startswith("."):
                 found.append(os.path.relpath(os.path.join(where, file), path))

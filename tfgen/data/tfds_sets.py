@@ -41,7 +41,7 @@ def find_builder(name: str, data_dir: str | None, known: list[str]) -> Any:
     base = name.split(":")[0].split("/")[0]
     if base not in listed:
         near = difflib.get_close_matches(base, [*known, *listed], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "it is not a TFDS name either."
+        hint = f"did you mean {near[0]!r}?" if near else "there is no such folder or TFDS name."
         raise DataError(
             f"Unknown data set {name!r}: {hint} Known without files: {', '.join(known)}; "
             "further any TFDS name, folder:PATH, pairs:PATH or unpaired:A,B."
