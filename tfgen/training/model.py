@@ -514,9 +514,12 @@ class GenerativeModel(keras.Model):
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Logs summed over this replica's examples, which may be none, and their number."""
         batch = self.as_batch(batch)
+        examples = tf.cast(tf.shape(batch[self.needs[0]])[0], tf.float32)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # Kernels need not take a batch of none: a blank example, which has no weight.
+            batch = {key: _at_least_one(value) for key, value in batch.items()}
         with self._noise_of(_TEST, index):
             logs = self._scalars(self.test_step(batch))
-        examples = tf.cast(tf.shape(batch[self.needs[0]])[0], tf.float32)
         return {k: tf.math.multiply_no_nan(v, examples) for k, v in logs.items()}, examples
 
     def as_batch(self, data: Any) -> dict[str, tf.Tensor]:
@@ -599,6 +602,13 @@ class GenerativeModel(keras.Model):
 def deserialize(config: dict[str, Any]) -> Any:
     """A network or layer from its config, which Keras would empty if it is a functional model's."""
     return keras.saving.deserialize_keras_object(copy.deepcopy(config))
+
+
+def _at_least_one(value: tf.Tensor) -> tf.Tensor:
+    """[B, ...] as it is, or [1, ...] of zeros for B = 0."""
+    missing = tf.maximum(1 - tf.shape(value)[:1], 0)
+    blank = tf.zeros(tf.concat([missing, tf.shape(value)[1:]], 0), value.dtype)
+    return tf.concat([value, blank], 0)
 
 
 class RunningMeans:
