@@ -14,7 +14,7 @@ class Jitter:
 
     Training images are resized whole, then a random part of them is taken, and turned left to right
     with probability 1/2. Validation and test images are resized whole to `crop` (`resize` where
-    there is no crop), and nothing of them is random.
+    there is no crop), or give their middle where images are not resized; nothing is random.
 
     Attributes:
         resize: (height, width) in pixels, the aspect is not kept; None to leave images as they are.

@@ -96,9 +96,14 @@ def test_held_out_images_are_resized_whole_to_the_crop(root):
     assert whole(only, "test")["image"].shape[1:] == (5, 6, 3)
 
 
-def test_crop_alone_resizes_what_is_held_out(root):
+def test_crop_alone_takes_the_middle_of_what_is_held_out(root):
+    """In the scale of training, whose images are not resized."""
     loaded = load(root, Jitter(crop=(5, 5)))
-    known = {images.read_pixels(str(file), (5, 5), 3).tobytes() for file in root.iterdir()}
+    known = set()
+    for file in root.iterdir():
+        pixels = images.read_pixels(str(file), None, 3)
+        top, left = (pixels.shape[0] - 5) // 2, (pixels.shape[1] - 5) // 2
+        known.add(pixels[top : top + 5, left : left + 5].tobytes())
     assert {image.tobytes() for image in whole(loaded, "test")["image"]} <= known
 
 

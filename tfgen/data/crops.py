@@ -43,7 +43,7 @@ class Sizes:
             )
         if image_size is not None:
             return cls(image_size, image_size)
-        return cls(jitter.resize, jitter.crop or jitter.resize)
+        return cls(jitter.resize, jitter.resize and (jitter.crop or jitter.resize))
 
     def split(self, name: str) -> Size:
         """The size for one split."""
@@ -98,7 +98,7 @@ def jittered(name: str, source: Source, jitter: Jitter | None) -> Source:
     taken = {key: jitter.crop or size for key, size in held.items()}
 
     def open_split(split: str) -> Split:
-        at = held if split == "train" else taken
+        at = taken if split != "train" and jitter.resize else held
         return Jittered(source.open(split), at, taken, jitter.flip, source.apart)
 
     keys = {key: Key((*taken[key], *k.shape[2:]), k.dtype) for key, k in maps.items()}

@@ -33,7 +33,7 @@ class HParams(hparams.HParams):
     # none keeps them.
     resize: tuple[int, ...] | None = (286,)
     # Height and width of a training image, cut out at random, and of a test image, brought to it
-    # whole; one number for both; none is all of it.
+    # whole or, where images are not resized, its middle; one number for both; none is all of it.
     crop: tuple[int, ...] | None = (256,)
     flip: bool = True  # Mirror a training image left to right, half of the time.
     objective: gan.Objective = "non_saturating"  # Pair of losses.
