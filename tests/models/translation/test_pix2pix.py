@@ -140,6 +140,14 @@ def test_padding_mirrors_and_fitting_images_are_left() -> None:
     assert model.padded(fitting) is fitting
 
 
+def test_batch_norm_of_more_than_one_image_is_warned_of(caplog) -> None:
+    build(norm="batch", batch_size=1)
+    build(norm="instance", batch_size=2)
+    assert "norm=batch" not in caplog.text
+    build(norm="batch", batch_size=2)
+    assert "--norm=batch is trained by the statistics of 2 images" in caplog.text
+
+
 def test_training_images_of_any_sides() -> None:
     """200x180 does not halve five times; mirrored to 224x192 it does."""
     model = build(side=(25, 18))

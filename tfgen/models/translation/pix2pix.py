@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfgen.data import DataSpec
 from tfgen.models.translation import _translator
@@ -42,7 +43,9 @@ _LEAST = 4  # Pixels of a side: it halves twice.
 class HParams(_translator.HParams):
     """Flags of pix2pix; the paper's networks and training."""
 
-    norm: translation.Norm = "batch"  # Normalisation in the generator, by the batch at hand.
+    # Normalisation in the generator; batch: by the statistics of a training batch, and in use of
+    # the single image. With --batch_size above 1 these differ: take instance.
+    norm: translation.Norm = "batch"
     discriminator_norm: translation.Norm = "batch"  # Normalisation in the discriminator.
     discriminator_weight: float = 0.5  # Weight of the objective in the discriminator's loss.
     # Which way pairs are translated: from the left (first) image to the right one, or back.
@@ -281,6 +284,12 @@ def build(hparams: HParams, data_spec: DataSpec) -> Pix2Pix:
         raise ValueError(
             f"--depth must be from 2 to {most} for images of {height}x{width}, whose shorter side "
             f"halves so often. Received: --depth={depth}"
+        )
+    if hparams.norm == "batch" and hparams.batch_size > 1:
+        logging.warning(
+            "--norm=batch is trained by the statistics of %d images and used by those of one: "
+            "--norm=instance does not tell them apart",
+            hparams.batch_size,
         )
     norm_bottleneck = min(height, width) > 2**depth
     made = unet.unet(
