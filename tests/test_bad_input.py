@@ -79,6 +79,13 @@ def fails(tmp_path, digits_dir, capsys):
         (["--system=gan.unrolled", "--unrolled_steps=-1"], "--unrolled_steps must be 0 or more"),
         ([*GAN, "--minibatch_kernels=4", "--batch_size=1"], "--batch_size must be"),
         ([*GAN, "--feature_matching_layer=conv_9"], r"layers \['.*'\]\. Received: 'conv_9'"),
+        ([*GAN, "--adversarial_weight=0"], "the generator has nothing to learn by"),
+        (
+            ["--system=gan.improved", "--feature_matching_layer=none"],
+            "nothing to learn by.*--feature_matching_layer=none",
+        ),
+        ([*GAN, "--hidden_units="], "--hidden_units must have at least one number"),
+        (["--system=gan.ebgan", "--discriminator_units="], "--discriminator_units must have"),
         ([*GAN, "--data=ring8"], "ring8"),
         ([*GAN, "--image_size=9"], r"sides are .* 8, 10, 12, .*Received: 9x9\. Set --image_size"),
     ],

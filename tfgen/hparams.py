@@ -72,6 +72,7 @@ class HParams:
         "schedule_stages", "clip_norm", "steps_per_execution",
     )  # fmt: skip
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("warmup_steps", "seed")
+    NOT_EMPTY: ClassVar[tuple[str, ...]] = ()  # Lists of numbers.
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -82,6 +83,9 @@ class HParams:
                 self.check(name, lambda v: v > 0, "more than 0")
             for name in vars(cls).get("NOT_NEGATIVE", ()):
                 self.check(name, lambda v: v >= 0, "0 or more")
+            for name in vars(cls).get("NOT_EMPTY", ()):
+                if not getattr(self, name):
+                    raise ValueError(f"--{name} must have at least one number. Received: --{name}=")
         self.check("seed", lambda v: v < 2**63, "below 2^63")
         self.check("ema_decay", lambda v: 0 < v < 1, "between 0 and 1")
         self.check("decay_from", lambda v: 0 <= v < 1, "at least 0 and below 1")

@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         batch = {}
         print(f"no {run_dir.batch} and no --images: random samples only")
-    _save_random(model, options.num, options.seed, out)
+    save_random(model, options.num, options.seed, out, spec.image_range)
     if batch:
         _save_pictures(model, batch, options.seed, out)
     return 0
@@ -121,12 +121,16 @@ def draw(model: "GenerativeModel", num: int, seed: int) -> Iterator[np.ndarray]:
         yield np.asarray(samples, np.float32)
 
 
-def _save_random(model: "GenerativeModel", num: int, seed: int, out: pathlib.Path) -> None:
+def save_random(
+    model: "GenerativeModel", num: int, seed: int, out: pathlib.Path, image_range: str
+) -> None:
     """Writes random-seed<n>.npz chunk by chunk, and a grid of the first samples if they are images.
 
-    The array is called "image", or "point".
+    The array is called "image", of values in [0, 1] whatever range the model works in, or "point".
     """
     from rich import progress
+
+    from tfgen.metrics import images
 
     path = out / f"random-seed{seed}.npz"
     chunks = progress.track(
@@ -141,6 +145,8 @@ def _save_random(model: "GenerativeModel", num: int, seed: int, out: pathlib.Pat
         name = "point" if model.needs == ("point",) else "image"
         with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
             for chunk in chunks:
+                if name == "image":
+                    chunk = images.to_unit(chunk, image_range).numpy()
                 if not len(first):
                     first = chunk
                     shape = (num, *chunk.shape[1:])

@@ -15,10 +15,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
-from tfgen import commands, data, hparams, listing
+from tfgen import commands, data, hparams, listing, run, sample
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch
+from tfgen.metrics.images import to_bytes
 from tfgen.metrics.measure import Settings
 from tfgen.models.gan import gan
 from tfgen.training import checkpoint, strategies
@@ -247,7 +249,7 @@ def test_test_step_changes_nothing(case, model):
     assert_equal(state(model), before)
 
 
-def test_sample(case, model):
+def test_sample(case, model, tmp_path):
     images, again, other = (model.sample(5, seed).numpy() for seed in (0, 0, 1))
     assert_equal(images, again)
     assert not np.array_equal(images, other)
@@ -257,6 +259,16 @@ def test_sample(case, model):
         assert images.dtype == np.float32
         assert images.min() >= low
         assert images.max() <= high
+    sample.save_random(model, 5, 0, tmp_path, case.data.spec.image_range)
+    (written,) = run.read_arrays(tmp_path / "random-seed0.npz").values()
+    if model.needs == ("point",):
+        np.testing.assert_array_equal(written, images)
+    else:
+        expected = to_bytes(images, case.data.spec.image_range)
+        np.testing.assert_allclose(255 * written, expected, atol=0.51)
+        with Image.open(tmp_path / "random-seed0.png") as picture:
+            levels = set(np.asarray(picture).ravel())
+        assert levels >= set(expected[:4].ravel())  # all grey levels, none clipped
 
 
 def test_pictures(case, model):

@@ -56,3 +56,12 @@ def test_bad_arguments_are_named() -> None:
         ms_ssim.of_pairs(_images(1, 8), _images(1, 9))
     with pytest.raises(ValueError, match="Received: 1 images, num_pairs=5"):
         ms_ssim.of_random_pairs(_images(1, 8), 5, 0)
+
+
+def test_bytes_and_floats_are_alike() -> None:
+    """SSIM's constants are for [0, 1]: without them two nearly flat images have nothing alike."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(100, 103, (3, 32, 32, 3)).astype(np.uint8) for _ in range(2))
+    found = ms_ssim.of_pairs(x, y)
+    np.testing.assert_allclose(found, ms_ssim.of_pairs(x / 255.0, y / 255.0), rtol=1e-5)
+    assert found.min() > 0.5

@@ -41,8 +41,8 @@ def of_pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """MS-SSIM of each pair of images.
 
     Args:
-        x: float [N, H, W, C] in [0, 1], sides at least 2.
-        y: of the same shape.
+        x: [N, H, W, C], sides at least 2: uint8 0..255, or float in [0, 1].
+        y: of the same shape and kind.
 
     Returns:
         float64 [N] in [0, 1].
@@ -58,8 +58,8 @@ def of_pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     weights, window = scales(*x.shape[1:3])
     values = [
         tf.image.ssim_multiscale(
-            tf.cast(x[start : start + _BATCH], tf.float32),
-            tf.cast(y[start : start + _BATCH], tf.float32),
+            _unit(x[start : start + _BATCH]),
+            _unit(y[start : start + _BATCH]),
             max_val=1.0,
             power_factors=weights,
             filter_size=window,
@@ -69,11 +69,18 @@ def of_pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.concatenate(values).astype(np.float64)
 
 
+def _unit(images: np.ndarray) -> np.ndarray:
+    """Float32 in [0, 1], which is what the constants of SSIM are for."""
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / 255.0
+    return images.astype(np.float32)
+
+
 def of_random_pairs(images: np.ndarray, num_pairs: int, seed: int) -> np.ndarray:
     """MS-SSIM of random pairs that share no image, so that their values are independent.
 
     Args:
-        images: float [N, H, W, C] in [0, 1], N at least 2.
+        images: [N, H, W, C], N at least 2: uint8 0..255, or float in [0, 1].
         num_pairs: number of pairs; at most N // 2 are taken.
         seed: int; the pairs are a function of it.
 

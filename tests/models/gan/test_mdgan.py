@@ -163,7 +163,7 @@ def test_updates_of_a_step() -> None:
             model.extra_step(points())
         model.train_step(points())
         assert {player: int(o.iterations) for player, o in model.optimizers.items()} == expected
-        assert {player: model.updates(player) for player in expected} == expected
+        assert {player: model.updates(player, 1) for player in expected} == expected
 
 
 def test_slots_of_the_family() -> None:
@@ -242,3 +242,29 @@ def test_manifold_diffusion_round_trip() -> None:
     np.testing.assert_array_equal(twin.sample(4, 7), model.sample(4, 7))
     x = points()["point"]
     np.testing.assert_array_equal(twin.reconstruct(x), model.reconstruct(x))
+
+
+def test_what_is_brought_back_leaves_the_averages_of_samples_alone() -> None:
+    """E(x) is not distributed as z, by whose statistics G is sampled."""
+    hp = mdgan.HParams(filters=4, latent_dim=8, batch_size=8)
+    shapes, kinds = {"image": (8, 8, 1)}, {"image": "float32"}
+    model = mdgan.build(hp, DataSpec("digits", shapes, kinds, "symmetric", None, 100, 20, 20))
+    image = tf.constant(np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)), tf.float32)
+    weights, averages = model.generator.trainable_variables, model.generator.non_trainable_variables
+    before = [v.numpy() for v in averages]
+    gradients = []
+
+    def plain(x):
+        return model.generator(model.encoder(x, training=True), training=True)
+
+    for function in (model.bring_back, plain):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(function(image) - image))
+        gradients.append(tape.gradient(loss, [v.value for v in weights]))
+        if function == model.bring_back:
+            assert averages
+            for variable, value in zip(averages, before, strict=True):
+                np.testing.assert_array_equal(variable.numpy(), value)
+    for ours, plain in zip(*gradients, strict=True):
+        assert np.abs(plain).max() > 0
+        np.testing.assert_allclose(ours, plain, atol=1e-5)

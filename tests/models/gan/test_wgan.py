@@ -63,3 +63,12 @@ def test_wrong_clip_is_named() -> None:
         small(clip=0)
     with pytest.raises(ValueError, match="--clip must be more than 0"):
         wgan.HParams(clip=-1.0)
+
+
+def test_a_schedule_ends_with_the_run_for_both_players() -> None:
+    """The critic's counts the boosted updates too."""
+    model, steps = small(discriminator_steps=5, boosted_steps=20, boost_first=2, boost_every=4), 10
+    assert model.updates("generator", steps) == steps
+    boosted = {0, 1, 4, 8}
+    expected = sum(20 if step in boosted else 5 for step in range(steps))
+    assert model.updates("discriminator", steps) == expected

@@ -296,7 +296,7 @@ def test_updates_of_a_step() -> None:
     model.train_step(points())
     expected = {"generator": 1, "discriminator": 3, "encoder": 1}
     assert {player: int(o.iterations) for player, o in model.optimizers.items()} == expected
-    assert {player: model.updates(player) for player in expected} == expected
+    assert {player: model.updates(player, 1) for player in expected} == expected
 
 
 def test_codes_and_reconstructions() -> None:

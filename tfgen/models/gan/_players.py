@@ -147,7 +147,7 @@ def compile(model: "GAN", hparams: "HParams", train_size: int) -> "GAN":
         if player.startswith("discriminator"):
             rate = hparams.discriminator_learning_rate or rate
         own = dataclasses.replace(hparams, learning_rate=rate)
-        updates = total_steps * model.updates(player)
+        updates = model.updates(player, total_steps)
         made[player] = optimizer(hparams, schedules.learning_rate(own, updates))
     model.compile(**made, **hparams.compile_options())
     return model

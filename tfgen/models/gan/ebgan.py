@@ -58,6 +58,8 @@ class HParams(gan.HParams):
     repelling_weight: float = 0.1  # Weight w of PT in the generator's loss; 0 is EBGAN without PT.
 
     POSITIVE = ("discriminator_units", "margin")
+    NOT_EMPTY = ("discriminator_units",)
+    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("repelling_weight",)
 
     def __post_init__(self) -> None:

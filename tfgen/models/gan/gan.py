@@ -96,6 +96,8 @@ class HParams(hparams.HParams):
         "penalty_weight", "feature_matching_weight", "adversarial_weight",
         "historical_average_weight", "minibatch_kernels",
     )  # fmt: skip
+    NOT_EMPTY: ClassVar[tuple[str, ...]] = ("hidden_units",)
+    MORE_TO_LEARN: ClassVar[bool] = False  # Whether G has losses beside those of these flags.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,6 +122,14 @@ class HParams(hparams.HParams):
             raise ValueError(
                 "a dense discriminator has no normalisation: set --discriminator_norm=none. "
                 f"Received: --discriminator_norm=layer --networks={self.networks}"
+            )
+        matches = self.feature_matching_layer is not None and self.feature_matching_weight > 0
+        if not (self.adversarial_weight or matches or self.MORE_TO_LEARN):
+            raise ValueError(
+                "the generator has nothing to learn by: set --adversarial_weight above 0, or "
+                "--feature_matching_layer with a weight. Received: --adversarial_weight=0.0 "
+                f"--feature_matching_layer={hparams.to_text(self.feature_matching_layer)} "
+                f"--feature_matching_weight={self.feature_matching_weight}"
             )
         if self.penalty != "none":
             self._check_that_examples_are_apart()
@@ -299,9 +309,9 @@ class GAN(GenerativeModel):
                 self.past[player] = HistoricalAverage()
             self.past[player].extend(network.trainable_variables)
 
-    def updates(self, player: str) -> int:
-        """How often a player moves in a train step with its extra steps, as a schedule counts."""
-        return self.discriminator_steps if player.startswith("discriminator") else 1
+    def updates(self, player: str, steps: int) -> int:
+        """How often a player moves in the first train steps and their extra steps."""
+        return self.batches_before(steps) if player.startswith("discriminator") else steps
 
     # What a step is made of; systems of the family override these.
 
@@ -318,7 +328,7 @@ class GAN(GenerativeModel):
         """Logits of real or fake examples, float32."""
         return tf.cast(self.discriminator(images, training=training), tf.float32)
 
-    def reals(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def reals(self, batch: dict[str, tf.Tensor], training: bool = True) -> tf.Tensor:
         """What the discriminator is told is real: the examples."""
         return batch[self.needs[0]]
 
@@ -418,7 +428,7 @@ class GAN(GenerativeModel):
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Both losses of the objective, networks in inference mode."""
-        real = batch[self.needs[0]]
+        real = self.reals(batch, training=False)
         seed = self.noise_seed(_FOR_D)
         fake = self.generator(self.draw_latents(tf.shape(real)[0], seed), training=False)
         on_real, on_fake = self.judge(real, training=False), self.judge(fake, training=False)
@@ -505,6 +515,12 @@ class GAN(GenerativeModel):
             "decode": (self.decode, {"latent": tf.TensorSpec([None, self.latent_dim])}),
             "score": (self.score, {"image": tf.TensorSpec([None, *self.event_shape])}),
         }
+
+
+def with_batch_statistics(network: keras.Model, x: tf.Tensor) -> Any:
+    """What a network says in training mode, without moving the averages of its batch norms."""
+    weights, others = network.trainable_variables, network.non_trainable_variables
+    return network.stateless_call(weights, others, x, training=True)[0]
 
 
 def spread(batch: tf.Tensor) -> tf.Tensor:

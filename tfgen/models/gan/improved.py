@@ -75,6 +75,7 @@ class HParams(gan.HParams):
     hidden_noise: float = 0.5  # The same after each of its hidden layers.
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("generator_units", "labels_per_class")
+    NOT_EMPTY: ClassVar[tuple[str, ...]] = ("generator_units",)
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
         "unsupervised_weight", "input_noise", "hidden_noise",
     )  # fmt: skip

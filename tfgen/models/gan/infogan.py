@@ -62,6 +62,7 @@ class HParams(gan.HParams):
     info_to_generator: bool = True
 
     POSITIVE = ("dense_units",)
+    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("continuous_codes", "categorical_weight", "continuous_weight")
 
     def __post_init__(self) -> None:
@@ -263,8 +264,8 @@ class InfoGAN(gan.GAN):
         """
         judge_and_see: Callable = self._judge_and_see.func
         if batch_statistics:
-            _, features = _with_batch_statistics(judge_and_see, image)
-            return tf.cast(_with_batch_statistics(self.recognition, features), tf.float32)
+            _, features = gan.with_batch_statistics(judge_and_see, image)
+            return tf.cast(gan.with_batch_statistics(self.recognition, features), tf.float32)
         _, features = judge_and_see(image, training=False)
         return tf.cast(self.recognition(features, training=False), tf.float32)
 
@@ -322,12 +323,6 @@ class InfoGAN(gan.GAN):
         if self.categorical_codes:
             endpoints["classify"] = (self.classify, image)
         return endpoints
-
-
-def _with_batch_statistics(network: keras.Model, x: tf.Tensor) -> Any:
-    """What a network says in training mode, without moving the averages of its batch norms."""
-    weights, others = network.trainable_variables, network.non_trainable_variables
-    return network.stateless_call(weights, others, x, training=True)[0]
 
 
 def _check_codes(categorical: Sequence[int], continuous: int) -> None:

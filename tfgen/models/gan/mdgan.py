@@ -57,6 +57,7 @@ class HParams(gan.HParams):
     # three digits.
     side_by_side: bool = False
 
+    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("distance_weight", "mode_weight")
 
     def __post_init__(self) -> None:
@@ -128,9 +129,15 @@ class RegGAN(gan.GAN):
         return {**super().players(), "encoder": self.encoder.trainable_variables}
 
     def bring_back(self, image: tf.Tensor, training: bool = True) -> tf.Tensor:
-        """G(E(x)), float32, in the shape of x."""
+        """G(E(x)), float32, in the shape of x.
+
+        The averages that G's batch norm keeps are of G(z), which is what it is sampled by: E(x) is
+        not distributed as z, and does not move them.
+        """
         latent = self.encoder(image, training=training)
-        return tf.cast(self.generator(latent, training=training), tf.float32)
+        if not training:
+            return tf.cast(self.generator(latent, training=False), tf.float32)
+        return tf.cast(gan.with_batch_statistics(self.generator, latent), tf.float32)
 
     def distance(self, real: tf.Tensor, back: tf.Tensor) -> tf.Tensor:
         """d(x, G(E(x))), the mean over batch and event, in the networks' own lengths."""
@@ -237,9 +244,9 @@ class MDGAN(RegGAN):
         variables = self.manifold_discriminator.trainable_variables
         return {**super().players(), "discriminator_manifold": variables}
 
-    def updates(self, player: str) -> int:
-        """The generator moves twice."""
-        return 2 if player == "generator" else super().updates(player)
+    def updates(self, player: str, steps: int) -> int:
+        """The generator moves twice a step."""
+        return 2 * steps if player == "generator" else super().updates(player, steps)
 
     # The manifold step.
 
@@ -266,9 +273,9 @@ class MDGAN(RegGAN):
 
     # The diffusion step: a plain GAN, whose real examples are on the manifold of the generator.
 
-    def reals(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def reals(self, batch: dict[str, tf.Tensor], training: bool = True) -> tf.Tensor:
         """What D2 is told is real: G(E(x))."""
-        return tf.stop_gradient(self.bring_back(batch[self.needs[0]]))
+        return tf.stop_gradient(self.bring_back(batch[self.needs[0]], training))
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """What the generator minimises in the diffusion step, -log D2(G(z))."""

@@ -39,7 +39,8 @@ class HParams(gan.HParams):
     discriminator_steps: int = 5  # Updates of the critic for each of the generator.
     clip: float = 0.01  # Every parameter of the critic is kept in [-clip, clip].
     boosted_steps: int = 100  # Updates of the critic at boosted steps of the generator.
-    boost_first: int = 25  # So many steps of the generator are boosted at the start.
+    # So many steps of the generator are boosted at the start; not counted by --epochs.
+    boost_first: int = 25
     boost_every: int = 500  # And each step whose number divides by this; 0 is never.
 
     POSITIVE = ("clip", "boosted_steps")

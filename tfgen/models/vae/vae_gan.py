@@ -74,6 +74,7 @@ class HParams(gan.HParams):
     # Distance from it at which the stronger player waits; none is off.
     margin: float | None = 0.35
 
+    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("similarity_weight", "equilibrium", "margin")
 
     def __post_init__(self) -> None:
