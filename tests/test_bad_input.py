@@ -84,6 +84,10 @@ def fails(tmp_path, digits_dir, capsys):
             ["--system=gan.improved", "--feature_matching_layer=none"],
             "nothing to learn by.*--feature_matching_layer=none",
         ),
+        (
+            ["--system=vae.gumbel", "--estimator=score", "--free_bits=1"],
+            "score function's gradient has no free bits",
+        ),
         ([*GAN, "--hidden_units="], "--hidden_units must have at least one number"),
         (["--system=gan.ebgan", "--discriminator_units="], "--discriminator_units must have"),
         ([*GAN, "--data=ring8"], "ring8"),

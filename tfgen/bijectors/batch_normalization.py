@@ -33,7 +33,7 @@ class FlowBatchNormalization(keras.layers.Layer):
     def __init__(
         self, dimensions: int, momentum: float = 0.99, epsilon: float = 1e-5, **kwargs: Any
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})  # float32, whatever the networks have
         self.dimensions, self.momentum, self.epsilon = dimensions, momentum, epsilon
         shape: dict[str, Any] = {"shape": (dimensions,), "autocast": False}
         follows = {**shape, "trainable": False, "aggregation": "only_first_replica"}

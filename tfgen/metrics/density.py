@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfgen.data import Data
+from tfgen.data.spec import SPLITS
 from tfgen.metrics.measure import Measure, Settings
 
 _BATCH = 500
@@ -24,30 +26,50 @@ def gaussian_log_prob(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """
     train, test = np.asarray(train, np.float64), np.asarray(test, np.float64)
     centred = train - train.mean(0)
+    few = ValueError(
+        f"a Gaussian of {train.shape[1]} dimensions needs more examples, or more varied ones. "
+        f"Received: {len(train)}"
+    )
+    if len(train) <= train.shape[1]:
+        raise few
     try:
         root = np.linalg.cholesky(centred.T @ centred / len(train))
     except np.linalg.LinAlgError:
-        raise ValueError(
-            f"a Gaussian of {train.shape[1]} dimensions needs more examples, or more varied ones. "
-            f"Received: {len(train)}"
-        ) from None
+        raise few from None
     white = np.linalg.solve(root, (test - train.mean(0)).T)
     constant = 0.5 * test.shape[1] * math.log(2 * math.pi) + np.log(np.diag(root)).sum()
     return -0.5 * (white**2).sum(0) - constant
 
 
+def _noise(split: str, settings: Settings, index: int) -> tf.Tensor:
+    """Seed of a batch's dequantisation, other noise in each split.
+
+    A pixel of 0 is its noise: with the same in both, test vectors would be those of training.
+    """
+    number = SPLITS[::-1].index(split)
+    return tf.constant([settings.seed, number * 2**24 + index], tf.int32)
+
+
 def gaussian_nll(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
-    """The same of a Gaussian with a full covariance, fitted to the training split: a baseline."""
+    """The same of a Gaussian with a full covariance, fitted to the training split: a baseline.
+
+    Nothing, and a warning, where there are too few examples for one.
+    """
     splits = []
     for split, limit in (("train", None), (settings.split, settings.limit)):
         batches = data.batches(split, _BATCH, seed=settings.seed, limit=limit)
         vectors = [
-            model.to_vectors(b[model.needs[0]], tf.constant([settings.seed, i]))[0].numpy()
+            model.to_vectors(b[model.needs[0]], _noise(split, settings, i))[0].numpy()
             for i, b in enumerate(batches)
         ]
         splits.append(np.concatenate(vectors))
     note = f"full covariance, fitted to {len(splits[0])} training examples"
-    return {"gaussian_nll": Measure.mean(-gaussian_log_prob(*splits), "nats", note)}
+    try:
+        log_prob = gaussian_log_prob(*splits)
+    except ValueError as error:
+        logging.warning("no gaussian_nll: %s", error)
+        return {}
+    return {"gaussian_nll": Measure.mean(-log_prob, "nats", note)}
 
 
 def nll(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
@@ -63,7 +85,7 @@ def nll(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
     batches = data.batches(settings.split, _BATCH, seed=settings.seed, limit=settings.limit)
     judge = tf.function(model.vector_log_prob, reduce_retracing=True)
     for index, batch in enumerate(settings.progress(batches, "density")):
-        seed = tf.constant([settings.seed, index], tf.int32)
+        seed = _noise(settings.split, settings, index)
         y, log_det = model.to_vectors(batch[model.needs[0]], seed)
         log_prob = judge(y).numpy().astype(np.float64)
         of_vectors.append(log_prob)

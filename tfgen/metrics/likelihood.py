@@ -62,7 +62,8 @@ def estimate(
         L_k = log((1/k) sum_m w_m),   w_m = p(x, z_m) / q(z_m|x)
 
     Args:
-        model: gives log weights.
+        model: gives log weights; where it draws pixels itself, `draw_pixels(image, seed)`, these
+            are the same for all k.
         batches: dicts with "image" [B, H, W, C].
         k: samples an example, at least 1.
         seed: int.
@@ -70,7 +71,18 @@ def estimate(
     Raises:
         ValueError: if k is below 1.
     """
-    return estimate_by(model.importance_terms, batches, k=k, seed=seed)
+    return estimate_by(model.importance_terms, _drawn(model, batches, seed), k=k, seed=seed)
+
+
+def _drawn(
+    model: LatentModel, batches: Iterable[dict[str, tf.Tensor]], seed: int
+) -> Iterable[dict[str, tf.Tensor]]:
+    """Batches with the pixels that a model draws of an image, once for all samples of latents."""
+    draw = getattr(model, "draw_pixels", None)
+    for index, batch in enumerate(batches):
+        if draw is not None:
+            batch = {**batch, "image": draw(batch["image"], tf.constant([seed, -1 - index]))}
+        yield batch
 
 
 def estimate_by(

@@ -137,7 +137,7 @@ def autoregress(
         for layer, state in enumerate(hidden):
             linear = tf.matmul(kernels[layer][degree], below) + biases[layer][degree]
             at = tf.constant(units[layer])[degree][:, tf.newaxis]
-            below = tf.tensor_scatter_nd_update(state, at, activations[layer](linear))
+            below = tf.tensor_scatter_nd_update(state, at, _float(activations[layer](linear)))
             below = tf.ensure_shape(below, state.shape)
             found.append(below)
             below = below[:-1]

@@ -16,6 +16,7 @@ from tfgen import stateless
 from tfgen.data import DataError, DataSpec
 from tfgen.layers.labelled_mlp import LabelledMLP
 from tfgen.losses import bounds
+from tfgen.metrics import likelihood
 from tfgen.models.vae import semi_supervised, vae
 from tfgen.networks.mlp import mlp
 from tfgen.training import strategies
@@ -316,6 +317,18 @@ def test_pixels_are_drawn_anew_at_each_use_unless_they_are_binary() -> None:
     for how, wanted in (("fixed", "binary"), ("threshold", "binary"), ("none", "unit")):
         hparams = flags(binarize=how)
         assert (hparams.image_range, hparams.draws_pixels) == (wanted, False)
+
+
+def test_an_estimate_is_of_one_draw_of_the_pixels_whatever_its_chunks() -> None:
+    """Else the weights of other images are added up, which no bound allows."""
+    model = ready(stack="m2")
+    grey = tf.random.stateless_uniform([6, 4, 4, 1], [1, 2])
+    drawn = model.draw_pixels(grey, tf.constant([3, -1]))
+    ours, given = (
+        likelihood.estimate(model, [{"image": image}], k=5000, seed=3) for image in (grey, drawn)
+    )
+    np.testing.assert_array_equal(ours.log_prob, given.log_prob)
+    assert not np.array_equal(drawn, grey)
 
 
 # Stages.

@@ -115,8 +115,10 @@ class MAF(GenerativeModel):
         example = "image" if self.of_images else "point"
         self.needs = (example, "label") if self.num_classes else (example,)
         self.base = distributions.StandardGaussian(self.dimensions)
-        # In a graph even where it is called outside of one: it loops over the dimensions.
+        # In a graph even where they are called outside of one: a draw loops over the dimensions,
+        # and so would a density for which TFP's caches are off.
         self._draw = tf.function(self._drawn, reduce_retracing=True)
+        self._judge = tf.function(self._judged, reduce_retracing=True)
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
@@ -198,6 +200,9 @@ class MAF(GenerativeModel):
 
     def vector_log_prob(self, y: tf.Tensor) -> tf.Tensor:
         """log p(y) of vectors [B, d], over all classes alike if it is given one: [B], in nats."""
+        return self._judge(tf.convert_to_tensor(y, tf.float32))
+
+    def _judged(self, y: tf.Tensor) -> tf.Tensor:
         if not self.num_classes:
             return self.density().log_prob(y)
         found = []

@@ -57,6 +57,11 @@ class HParams(vae.HParams):
                 "vae.gumbel has categorical latents: use --system=vae.vae for others. "
                 f"Received: --posterior={self.posterior}"
             )
+        if self.estimator == "score" and self.free_bits:
+            raise ValueError(
+                "the score function's gradient has no free bits: leave --free_bits=0, or take "
+                f"--estimator=relaxed. Received: --free_bits={self.free_bits}"
+            )
 
 
 @keras.saving.register_keras_serializable("tfgen")

@@ -277,10 +277,11 @@ class SemiSupervisedVAE(GenerativeModel):
     def draw_x(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """What M2 models of images [B, H, W, C] in [0, 1]: binarised pixels, or z1 ~ q(z1|x)."""
         of_pixels, of_z1 = tf.unstack(stateless.split(seed, 2))
-        image = self._pixels(image, of_pixels)
+        image = self.draw_pixels(image, of_pixels)
         return image if self.m1 is None else self.m1.infer(image, 1, of_z1).latents[0][0]
 
-    def _pixels(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def draw_pixels(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """The pixels that are modelled of images [B, H, W, C] in [0, 1]: one binarisation."""
         if not self.binarize:
             return image
         return tf.cast(stateless.uniform(tf.shape(image), seed) < image, tf.float32)
@@ -340,7 +341,7 @@ class SemiSupervisedVAE(GenerativeModel):
 
     def _m1_step(self, m1: vae.VAE, image: tf.Tensor) -> dict[str, tf.Tensor]:
         of_pixels, of_z1 = tf.unstack(stateless.split(self.noise_seed(_M1), 2))
-        image = self._pixels(image, of_pixels)
+        image = self.draw_pixels(image, of_pixels)
         with tf.GradientTape() as tape:
             inference = m1.infer(image, 1, of_z1, training=True)
             terms = m1.log_terms(image, inference, training=True)
@@ -363,7 +364,8 @@ class SemiSupervisedVAE(GenerativeModel):
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Logs -elbo as "loss", "elbo", "likelihood" and "kl", and "error", the classifier's."""
-        terms = self.importance_terms(batch["image"], 1, self.noise_seed())
+        of_pixels, of_terms = tf.unstack(stateless.split(self.noise_seed(), 2))
+        terms = self.importance_terms(self.draw_pixels(batch["image"], of_pixels), 1, of_terms)
         means = {name: tf.reduce_mean(value) for name, value in terms.items()}
         return {
             "loss": -means["log_weight"],
@@ -376,13 +378,18 @@ class SemiSupervisedVAE(GenerativeModel):
     def importance_terms(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Terms of k fresh draws of y, z and, with an M1, z1, in nats, float32 [k, B] each.
 
+        Args:
+            image: pixels as they are modelled, see `draw_pixels`: the same for all k draws.
+            k: how many.
+            seed: int32 [2].
+
         Returns:
             "log_weight": log p(x, y, z) - log q(y|x) - log q(z|x,y) = likelihood - kl, whose
             mean is -U(x) without an M1; "likelihood": log p(x|y,z), or log p(x|z1) with an M1;
             "kl": the rest.
         """
-        of_pixels, of_z1, of_y, of_z = tf.unstack(stateless.split(seed, 4))
-        x = image = self._pixels(image, of_pixels)
+        of_z1, of_y, of_z = tf.unstack(stateless.split(seed, 3))
+        x = image
         if self.m1 is not None:
             inference = self.m1.infer(image, k, of_z1)
             x = inference.latents[0]
@@ -451,7 +458,9 @@ class SemiSupervisedVAE(GenerativeModel):
 
     def log_prob(self, image: tf.Tensor, seed: int | tf.Tensor, k: int = 100) -> tf.Tensor:
         """A lower bound on log p(x), L_k: images [B, H, W, C] -> [B], in nats."""
-        return bounds.iwae(self.importance_terms(image, k, _seed(seed))["log_weight"])
+        of_pixels, of_terms = tf.unstack(stateless.split(_seed(seed), 2))
+        pixels = self.draw_pixels(image, of_pixels)
+        return bounds.iwae(self.importance_terms(pixels, k, of_terms)["log_weight"])
 
     def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
         """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one image."""
