@@ -88,6 +88,7 @@ def fails(tmp_path, digits_dir, capsys):
             ["--system=vae.gumbel", "--estimator=score", "--free_bits=1"],
             "score function's gradient has no free bits",
         ),
+        ([*GAN, "--norm=virtual", "--reference_size=2000"], "at most the 1397 training examples"),
         ([*GAN, "--hidden_units="], "--hidden_units must have at least one number"),
         (["--system=gan.ebgan", "--discriminator_units="], "--discriminator_units must have"),
         ([*GAN, "--data=ring8"], "ring8"),

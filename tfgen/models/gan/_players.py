@@ -131,7 +131,8 @@ def compile(model: "GAN", hparams: "HParams", train_size: int) -> "GAN":
     A player whose name starts with "discriminator" has the discriminator's step size.
 
     Raises:
-        ValueError: if a replica's share of the batch is too small to compare its examples.
+        ValueError: if a replica's share of the batch is too small to compare its examples, or the
+            reference batch is larger than the data.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
     if hparams.batch_size < replicas * hparams.examples_compared:
@@ -139,6 +140,11 @@ def compile(model: "GAN", hparams: "HParams", train_size: int) -> "GAN":
             f"the examples of a replica are compared: --batch_size must be at least "
             f"{replicas * hparams.examples_compared} for {replicas} replicas. "
             f"Received: --batch_size={hparams.batch_size}"
+        )
+    if hparams.norm == "virtual" and hparams.reference_size > train_size:
+        raise ValueError(
+            f"the reference batch goes through G at each step, and is at most the {train_size} "
+            f"training examples. Received: --reference_size={hparams.reference_size}"
         )
     total_steps = hparams.total_steps(train_size)
     made = {}
