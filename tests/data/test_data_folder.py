@@ -91,6 +91,7 @@ def test_links_to_folders_are_followed_once(tmp_path):
     here.mkdir()
     (here / "cats").symlink_to(elsewhere / "cats")
     (here / "dogs").symlink_to(elsewhere / "dogs")
+    (here / "dogs_again").symlink_to(elsewhere / "dogs")
     (elsewhere / "dogs" / "round").symlink_to(here)  # a circle
     spec = load(here, needs=("image", "label")).spec
     assert spec.num_classes == 2

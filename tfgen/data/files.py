@@ -69,11 +69,10 @@ def image_names(path: str, called: str) -> list[str]:
         raise DataError(f"{called} is not a folder.")
     found, seen = [], {os.path.realpath(path)}
     for where, folders, files in os.walk(path, followlinks=True):
-        shown = {
-            f: os.path.realpath(os.path.join(where, f)) for f in sorted(folders) if f[0] != "."
-        }
-        folders[:] = [folder for folder, real in shown.items() if real not in seen]
-        seen |= set(shown.values())
+        shown = sorted(folder for folder in folders if not folder.startswith("."))
+        real = {os.path.realpath(os.path.join(where, folder)): folder for folder in shown}
+        folders[:] = [folder for path_to, folder in real.items() if path_to not in seen]
+        seen |= set(real)
         for file in files:
             if file.lower().endswith(tuple(SUFFIXES)) and not file.startswith("."):
                 found.append(os.path.relpath(os.path.join(where, file), path))

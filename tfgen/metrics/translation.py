@@ -1,9 +1,9 @@
 """How well a model translates images: evaluations (model, data, settings) -> dict of `Measure`.
 
 Differences are of grey levels from 0 to 1, whatever range a system works in. PSNR is
-10 log10(1 / mean squared difference) in dB, of at most 59 dB, which the rounding to 256 levels
-leaves; SSIM that of Wang et al. 2004 by `tf.image.ssim`, in a
-window of 11 pixels or the largest odd one that fits.
+10 log10(1 / mean squared difference) in dB, at most the 59 dB that rounding to 256 levels leaves;
+SSIM that of Wang et al. 2004 by `tf.image.ssim`, in a window of 11 pixels or the largest odd one
+that fits.
 """
 
 import dataclasses
@@ -166,7 +166,7 @@ def _fid(
     so in their name.
     """
     fakes, reals = np.concatenate(made), np.concatenate(real)
-    if len(fakes) < _LEAST:
+    if min(len(fakes), len(reals)) < _LEAST:
         return {}, None
     kind = settings.features
     if kind == "classifier" and "label" not in domain.spec.shapes:
