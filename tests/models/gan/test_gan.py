@@ -200,8 +200,8 @@ def test_with_virtual_batch_norm_a_sample_does_not_depend_on_its_batch() -> None
 
 
 def test_virtual_batch_norm_in_dense_networks() -> None:
-    hp = gan.HParams(networks="mlp", hidden_units=(8, 8), norm="virtual", reference_size=50)
-    model = gan.build(hp, spec(8))  # the reference is of latents: 9 examples are enough
+    hp = gan.HParams(networks="mlp", hidden_units=(8, 8), norm="virtual", reference_size=9)
+    model = gan.build(hp, spec(8))
     (carrier,) = model.generator.layers
     kinds = [type(layer).__name__ for layer in carrier.layer.layers]
     assert kinds.count("VirtualBatchNormalization") == 2
