@@ -80,8 +80,8 @@ def _print(measures: dict[str, Any], title: str) -> None:
 
     table = Table(title=title)
     for column in ("measure", "value", "error", "unit", "how"):
-        justify = "right" if column in ("value", "error") else "left"
-        table.add_column(column, justify=justify, overflow="fold")
+        numbers = column in ("value", "error")
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for name, m in measures.items():
         error = "" if m.error is None else f"± {m.error:.2g}"
         table.add_row(name, f"{m.value:.6g}", error, m.unit, m.note)
