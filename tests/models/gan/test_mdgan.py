@@ -265,6 +265,6 @@ def test_what_is_brought_back_leaves_the_averages_of_samples_alone() -> None:
             assert averages
             for variable, value in zip(averages, before, strict=True):
                 np.testing.assert_array_equal(variable.numpy(), value)
-    for ours, plain in zip(*gradients, strict=True):
-        assert np.abs(plain).max() > 0
-        np.testing.assert_allclose(ours, plain, atol=1e-5)
+    for ours, expected in zip(*gradients, strict=True):
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(ours, expected, atol=1e-5)

@@ -161,6 +161,11 @@ def test_training_images_of_any_sides() -> None:
     assert model.translate(data["source"]).shape == (2, 25, 18, 3)
 
 
+@pytest.mark.parametrize("side", [(5, 5), (6, 7), (9, 9)])
+def test_small_training_images_halve_twice(side) -> None:
+    assert build(side=side, patch="1").stride == 4  # though a quarter is added and more
+
+
 def test_a_small_image_is_seen_by_the_bottleneck() -> None:
     """One pixel that is normed by its own statistics would be the same for every image."""
     model = build(side=(48, 48), depth=4, norm="instance", noise_in_inference=False)

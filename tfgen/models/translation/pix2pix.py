@@ -279,7 +279,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> Pix2Pix:
             f"Received: {height}x{width}"
         )
     most = unet.deepest(height, width)
-    depth = hparams.depth or unet.depth_for(height, width)
+    depth = hparams.depth or max(2, unet.depth_for(height, width))
     if not 2 <= depth <= most:
         raise ValueError(
             f"--depth must be from 2 to {most} for images of {height}x{width}, whose shorter side "
