@@ -10,9 +10,8 @@ import pathlib
 from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import clearly_above, late_mean, lines, text, values
+from tools.claims._common import SEEDS, clearly_above, late_mean, lines, text, values
 
-SEEDS = (0, 1, 2)
 WEIGHTS = {"ebgan_pt": 0.1, "ebgan": 0.0}
 MARGIN = 3.0  # Of configs/ebgan_digits.cfg.
 _CLEARLY = "the means over seeds being over two standard errors apart"

@@ -17,10 +17,9 @@ from tfgen.models.gan import gan
 from tfgen.networks.mlp import mlp
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run, Toy
-from tools.claims._common import least_reverse_kl, text, values
+from tools.claims._common import SEEDS, least_reverse_kl, seeds_of, text, values
 
-SEEDS = (0, 1, 2)
-SEEDS_OF = {"digits": SEEDS, "mnist": (0,)}
+DATA = ("digits", "mnist")
 OBJECTIVES = ("non_saturating", "minimax")
 LEAST_SHARE = 0.02  # of the samples, that every class has
 STEPS_OF_D = (1, 10, 100, 1000)  # of training against a frozen generator
@@ -39,10 +38,10 @@ def rows(budget: str) -> list[Run | Toy]:
             for s in SEEDS
         ]
         found += [
-            Run(f"{objective}_digits_seed{s}", "gan_digits.cfg", (flag, f"--seed={s}"), (), s)
-            for s in SEEDS_OF["digits"]
+            Run(f"{objective}_{data}_seed{s}", f"gan_{data}.cfg", (flag, f"--seed={s}"), (), s)
+            for data in DATA
+            for s in seeds_of(data)
         ]
-        found.append(Run(f"{objective}_mnist_seed0", "gan_mnist.cfg", (flag,)))
     return found
 
 
@@ -82,7 +81,7 @@ def minimax_gradient_vanishes(outcomes: Outcomes) -> Claim:
 
 def all_classes(outcomes: Outcomes, data: str) -> Claim:
     """Both losses make all 10 classes, none below 2% of the samples."""
-    groups = outcomes.by_seed(*(f"{o}_{data}" for o in OBJECTIVES), seeds=SEEDS_OF[data])
+    groups = outcomes.by_seed(*(f"{o}_{data}" for o in OBJECTIVES), seeds=seeds_of(data))
     named = dict(zip(OBJECTIVES, groups, strict=True))
     uneven = {o: values(named[o], "class_reverse_kl") for o in OBJECTIVES}
     bound = least_reverse_kl(LEAST_SHARE, 10)
@@ -117,14 +116,14 @@ def classifier_is_good(outcomes: Outcomes) -> Claim:
 CLAIMS = (
     best_discriminator,
     minimax_gradient_vanishes,
-    *(functools.partial(all_classes, data=data) for data in SEEDS_OF),
+    *(functools.partial(all_classes, data=data) for data in DATA),
     classifier_is_good,
 )
 
 
 def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     """Samples by both losses."""
-    names = [f"{o}_{data}_seed0" for data in ("digits", "mnist") for o in OBJECTIVES]
+    names = [f"{o}_{data}_seed0" for data in DATA for o in OBJECTIVES]
     _gallery.samples(*outcomes.groups(names), path)
 
 

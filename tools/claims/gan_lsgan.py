@@ -9,9 +9,8 @@ import tensorflow as tf
 from tfgen.losses import adversarial
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
-from tools.claims._common import text
+from tools.claims._common import SEEDS, text
 
-SEEDS = (0, 1, 2)
 LABELS = {"(-1, 1, 0)": (-1.0, 1.0, 0.0), "(0, 1, 1)": (0.0, 1.0, 1.0)}
 FAR = 30.0  # a logit at which the discriminator is sure that a fake is real
 

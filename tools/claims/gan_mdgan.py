@@ -11,9 +11,8 @@ import pathlib
 
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import text, values
+from tools.claims._common import SEEDS, text, values
 
-SEEDS = (0, 1, 2)
 MODES = 1000
 FORMS = {
     "plain": ("--form=plain",),

@@ -14,9 +14,8 @@ from tfgen.losses import adversarial
 from tfgen.models.gan import unrolled
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import clearly_above, text, values
+from tools.claims._common import SEEDS, clearly_above, text, values
 
-SEEDS = (0, 1, 2)
 STEPS = {"ring8": (10, 0), "stacked_mnist": (5, 0)}  # K, ours and the baseline.
 
 

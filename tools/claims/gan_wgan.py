@@ -23,9 +23,8 @@ from tfgen.models.gan import gan, wgan
 from tfgen.networks.mlp import mlp
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run, Toy
-from tools.claims._common import text, values
+from tools.claims._common import SEEDS, text, values
 
-SEEDS = (0, 1, 2)
 THETAS = np.linspace(-1.0, 1.0, 11)
 PAIR = ("wgan", "gan")
 STEPS, EVERY = 3000, 30  # of G in the trajectories; points of each

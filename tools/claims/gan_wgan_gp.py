@@ -14,13 +14,13 @@ from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
 from tools.claims._common import text, values
 
-SEEDS = (0, 1, 2)
+SEEDS = (0,)  # A run takes over a quarter of an hour.
 MIXTURES = {"ring8": 8, "grid25": 25}
 PAIR = ("wgan_gp", "wgan")
 
 
 def rows(budget: str) -> list[Run]:
-    """Mixtures on three seeds and MNIST on one, by penalty and by clipping."""
+    """Mixtures and MNIST by penalty and by clipping."""
     found = [
         Run(f"{name}_{data}_seed{seed}", f"{name}_{data}.cfg", (f"--seed={seed}",), (), seed)
         for name in PAIR

@@ -9,9 +9,8 @@ from scipy import optimize, spatial, special, stats
 from tfgen.metrics import distances
 from tfgen.metrics.measure import Measure
 from tools.claims._base import Claim, Outcomes, Toy
-from tools.claims._common import text, values
+from tools.claims._common import SEEDS, text, values
 
-SEEDS = (0, 1, 2)
 STEPS = 20  # of theta from -1 to 1
 CELLS = 50  # of Z on each line
 

@@ -13,9 +13,9 @@ import pathlib
 from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import curves, curves_agree, text, values
+from tools.claims._common import SEEDS, curves, curves_agree, seeds_of, text, values
 
-SEEDS = {"digits": (0, 1, 2), "mnist": (0,), "mnist_usps": (0,)}
+DATA = ("digits", "mnist", "mnist_usps")
 PAIRED = ("digits", "mnist")  # Whose true partners are known.
 TITLES = {"mnist_usps": "MNIST (A) and scikit-learn's digits (B)"}  # Of the flagfile as it stands.
 PAIR = {"cycle": (), "no_cycle": ("--cycle_weight=0",)}
@@ -30,12 +30,12 @@ def rows(budget: str) -> list[Run]:
     del budget  # there is one
     pairs = [
         _row(f"{name}_{data}", data, flags, seed)
-        for data, seeds in SEEDS.items()
-        for seed in seeds
+        for data in DATA
+        for seed in seeds_of(data)
         for name, flags in PAIR.items()
     ]
     rounded = PRECISIONS["bfloat16_digits"]
-    return [*pairs, *(_row("bfloat16_digits", "digits", rounded, s) for s in SEEDS["digits"])]
+    return [*pairs, *(_row("bfloat16_digits", "digits", rounded, s) for s in SEEDS)]
 
 
 def measure(outcome: Outcome) -> dict[str, Measure]:
@@ -76,13 +76,13 @@ def labels_agree(outcomes: Outcomes, data: str, way: str) -> Claim:
 
 def precisions_agree(outcomes: Outcomes) -> list[Claim]:
     """The losses of training in bfloat16 are those in float32, within the spread of seeds."""
-    return curves_agree(*outcomes.by_seed(*PRECISIONS, seeds=SEEDS["digits"]), LOSSES, "digits")
+    return curves_agree(*outcomes.by_seed(*PRECISIONS, seeds=SEEDS), LOSSES, "digits")
 
 
 CLAIMS = (
     *(
         functools.partial(claim, data=data, way=way)
-        for data in SEEDS
+        for data in DATA
         for way in WAYS
         for claim in (nearer_to_the_partner, labels_agree)
         if data in PAIRED or claim is labels_agree
@@ -107,5 +107,5 @@ def _arrow(way: str) -> str:
 
 
 def _pair(outcomes: Outcomes, data: str, measure: str) -> list[list[float]]:
-    groups = outcomes.by_seed(*(f"{name}_{data}" for name in PAIR), seeds=SEEDS[data])
+    groups = outcomes.by_seed(*(f"{name}_{data}" for name in PAIR), seeds=seeds_of(data))
     return [values(group, measure) for group in groups]

@@ -11,9 +11,8 @@ import pathlib
 from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import curves, curves_agree, text, values
+from tools.claims._common import SEEDS, curves, curves_agree, text, values
 
-SEEDS = (0, 1, 2)
 ABLATION = {
     "l1": ("--adversarial_weight=0",),
     "gan": ("--conditional=false", "--reconstruction=none"),

@@ -9,9 +9,8 @@ import pathlib
 
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
-from tools.claims._common import text, values
+from tools.claims._common import seeds_of, text, values
 
-SEEDS = (0, 1, 2)
 DATA = ("digits", "mnist")
 VARIANTS = {  # name -> flagfile and flags; flows of equal cost
     "prior": ("af_prior", ()),
@@ -33,13 +32,13 @@ def rows(budget: str) -> list[Run]:
         )
         for data in DATA
         for name, (config, flags) in VARIANTS.items()
-        for s in SEEDS
+        for s in seeds_of(data)
     ]
 
 
 def above_the_standard_prior(outcomes: Outcomes, data: str) -> Claim:
     """An autoregressive prior has a higher ELBO than N(0, I)."""
-    groups = outcomes.by_seed(f"prior_{data}", f"standard_{data}", seeds=SEEDS)
+    groups = outcomes.by_seed(f"prior_{data}", f"standard_{data}", seeds=seeds_of(data))
     ours, plain = (values(group, "elbo") for group in groups)
     return Claim(
         f"{data}: ELBO by the autoregressive prior above that by N(0, I), the same networks",
@@ -53,7 +52,7 @@ def above_the_standard_prior(outcomes: Outcomes, data: str) -> Claim:
 
 def beside_a_posterior(outcomes: Outcomes, data: str) -> Claim:
     """NLL of the flow as prior is below the same flow's as posterior."""
-    groups = outcomes.by_seed(f"prior_{data}", f"posterior_{data}", seeds=SEEDS)
+    groups = outcomes.by_seed(f"prior_{data}", f"posterior_{data}", seeds=seeds_of(data))
     ours, theirs = (values(group, "nll") for group in groups)
     return Claim(
         f"{data}: NLL with the flow as prior below that with it as posterior, in the mean of seeds",
