@@ -92,24 +92,51 @@ def test_an_export_takes_any_size(run_dir, tmp_path) -> None:
             np.testing.assert_allclose(made, getattr(model, name)(image), atol=1e-4)
 
 
-def test_every_image_has_a_seed_of_its_own(folder, tmp_path) -> None:
-    class Model:
-        def signatures(self):
-            return {"translate": (None, {"image": tf.TensorSpec([None, None, None, 3])})}
+class _Numbered:
+    """Paints images grey by their seed and their place in the batch; remembers the batches."""
 
-        def translations(self):
-            return {
-                "translate": lambda image, seed: 0.0 * image + tf.cast(seed, tf.float32) / 2**31
-            }
+    def __init__(self):
+        self.shapes = []
 
-    translations.save(Model(), folder, None, 20, tmp_path)
-    grey = []
-    for name in ("a.png", "b.png", "sub/c.png"):  # broken.png is the third of four by name
-        with Image.open(tmp_path / "translate-seed20" / name) as image:
-            grey.append(np.asarray(image)[0, 0, 0])
-    parts = [seeds.of_part(20, index) for index in (0, 1, 3)]
-    expected = metric_images.to_bytes(np.float32(parts) / 2**31, "symmetric")
-    np.testing.assert_array_equal(grey, expected)
+    def signatures(self):
+        return {"translate": (None, {"image": tf.TensorSpec([None, None, None, 3])})}
+
+    def translations(self):
+        def translate(image, seed):
+            self.shapes.append(tuple(image.shape))
+            place = tf.reshape(tf.range(float(len(image))), [-1, 1, 1, 1]) / 10
+            return 0.0 * image + tf.cast(seed, tf.float32) / 2**31 - place
+
+        return {"translate": translate}
+
+
+@pytest.fixture
+def eagerly(monkeypatch):
+    monkeypatch.setattr(tf, "function", lambda f, **_: f)
+
+
+def test_neighbours_of_one_size_go_together(tmp_path, monkeypatch, eagerly) -> None:
+    files = {"a": (8, 6), "b": (8, 6), "d": (8, 6), "e": (8, 6), "f": (5, 8), "g": (8, 6)}
+    for name, size in files.items():
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"nothing")
+    monkeypatch.setattr(translations, "_BATCH_VALUES", 3 * 8 * 6 * 3)
+    model = _Numbered()
+    translations.save(model, tmp_path, None, 20, tmp_path)
+    assert model.shapes == [(3, 6, 8, 3), (1, 6, 8, 3), (1, 8, 5, 3), (1, 6, 8, 3)]
+    for name, part, place in (("a", 0, 0), ("b", 0, 1), ("d", 0, 2), ("e", 1, 0), ("g", 3, 0)):
+        grey = np.float32(seeds.of_part(20, part) / 2**31 - place / 10)
+        with Image.open(tmp_path / "translate-seed20" / f"{name}.png") as image:
+            assert np.asarray(image)[0, 0, 0] == metric_images.to_bytes(grey, "symmetric"), name
+
+
+def test_an_image_above_the_limit_goes_alone(tmp_path, monkeypatch, eagerly) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    monkeypatch.setattr(translations, "_BATCH_VALUES", 10)
+    model = _Numbered()
+    translations.save(model, tmp_path, None, 0, tmp_path)
+    assert model.shapes == [(1, 8, 8, 3), (1, 8, 8, 3)]
 
 
 def test_files_that_would_become_one_keep_their_suffix() -> None:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ from tfgen.errors import UserError
 if TYPE_CHECKING:
     from tfgen.training.model import GenerativeModel
 
+_BATCH_VALUES = 16 * 256 * 256 * 3  # Of a batch of several images at most.
+
 
 def save(
     model: "GenerativeModel", folder: pathlib.Path, name: str | None, seed: int, out: pathlib.Path
@@ -20,13 +23,14 @@ def save(
     """Writes the translation of every image below a folder to <out>/<name>-seed<n>/.
 
     A file keeps its path below the folder and its size, and becomes a PNG; one that cannot be read
-    is named and left out.
+    is named and left out. Neighbours of one size go through the model together, up to 16 images of
+    256x256 at once.
 
     Args:
         model: has `translations()`.
         folder: of image files, with sub-folders or not.
         name: of the translation; None for the model's first.
-        seed: from 0 to 2^31 - 1; each image is translated with noise of its own.
+        seed: from 0 to 2^31 - 1; each batch is translated with noise of its own.
         out: a folder that exists.
 
     Raises:
@@ -53,23 +57,50 @@ def save(
     files = data_files.image_names(os.fspath(folder), f"--images={folder}")
     target = out / f"{name}-seed{seed}"
     names = png_names(files)
-    bad = 0
-    for index, file in enumerate(progress.track(files, description=name, transient=True)):
+    bad = []
+
+    def read(file: str) -> np.ndarray | None:
+        path = os.fspath(folder / file)
         try:
-            images.read_header(os.fspath(folder / file))
-            found = images.read_pixels(os.fspath(folder / file), None, channels)
+            images.read_header(path)
+            return images.read_pixels(path, None, channels)
         except (images.BadImageError, OSError) as error:
-            logging.warning("Bad image %r: %s; skipped.", os.fspath(folder / file), error)
-            bad += 1
+            logging.warning("Bad image %r: %s; skipped.", path, error)
+            bad.append(file)
+            return None
+
+    shown = progress.track(files, description=name, transient=True)
+    for index, (batch, found) in enumerate(_batches(shown, read)):
+        noise = tf.constant(seeds.of_part(seed, index))
+        made = metric_images.to_bytes(translate(to_range(found, 0, 0), noise), "symmetric")
+        for file, image in zip(batch, made, strict=True):
+            path = target / names[file]
+            with run.writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            pictures.save_png(path, image)
+    if len(bad) == len(files):
+        raise UserError(f"none of the {len(bad)} images in --images={folder} can be read")
+    print(f"{target}: {len(files) - len(bad)} images" + (f", {len(bad)} skipped" if bad else ""))
+
+
+def _batches(
+    files: Iterable[str], read: Callable[[str], np.ndarray | None]
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """The files that can be read, neighbours of one size together: names, uint8 [N, H, W, C]."""
+    names: list[str] = []
+    found: list[np.ndarray] = []
+    for file in files:
+        image = read(file)
+        if image is None:
             continue
-        made = translate(to_range(found[np.newaxis], 0, 0), tf.constant(seeds.of_part(seed, index)))
-        path = target / names[file]
-        with run.writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        pictures.save_png(path, metric_images.to_bytes(made[0], "symmetric"))
-    if bad == len(files):
-        raise UserError(f"none of the {bad} images in --images={folder} can be read")
-    print(f"{target}: {len(files) - bad} images" + (f", {bad} skipped" if bad else ""))
+        full = (len(found) + 1) * image.size > _BATCH_VALUES
+        if found and (full or image.shape != found[0].shape):
+            yield names, np.stack(found)
+            names, found = [], []
+        names.append(file)
+        found.append(image)
+    if found:
+        yield names, np.stack(found)
 
 
 def png_names(files: list[str]) -> dict[str, str]:
