@@ -254,6 +254,9 @@ def test_loss_by_hand() -> None:
     one_hot = tf.one_hot(labels, CLASSES)
     labelled = np.mean(model.labelled_bound(images, one_hot, z_of_labelled))
     unlabelled = np.mean(model.unlabelled_bound(one_batch()["image"], z_of_others))
+    style = model.style(images, one_hot)
+    mean, spread = (f().numpy() for f in (style.mean, style.stddev))
+    kl = np.mean(0.5 * np.sum(mean**2 + spread**2 - 1 - 2 * np.log(spread), axis=-1))
     log_q = model.class_log_probs(images).numpy()
     supervised = -np.mean(log_q[np.arange(6), labels.numpy()])
     kernels = [v.numpy() for v in model.trainable_variables if v.path.endswith("kernel")]
@@ -265,6 +268,7 @@ def test_loss_by_hand() -> None:
     assert logs["labelled_bound"] == pytest.approx(labelled, rel=1e-5)
     assert logs["unlabelled_bound"] == pytest.approx(unlabelled, rel=1e-5)
     assert logs["supervised_loss"] == pytest.approx(supervised, rel=1e-5)
+    assert logs["kl_z"] == pytest.approx(kl, rel=1e-5)
     wrong = np.mean(log_q.argmax(1) != labels.numpy())
     assert logs["labelled_error"] == pytest.approx(wrong, rel=1e-5)
 
@@ -350,6 +354,17 @@ def test_m1_learns_first_and_then_stands_still() -> None:
         for new, old in zip(of[moving], before[moving], strict=True):
             assert not np.array_equal(new.numpy(), old), new.path
         assert np.array_equal(model.z1_mean.numpy(), moments) == (moving == "upper")
+
+
+def test_a_collapse_is_named_in_each_stage() -> None:
+    model = ready(stack="m1+m2")
+    for name, encoder in (("kl_z1", model.m1.encoders[0]), ("kl_z", model.encoder)):
+        assert model.diagnose(train(model, 1)[-1]) == {}
+        for weight in encoder.weights:  # q is the standard Gaussian
+            weight.assign(tf.zeros_like(weight))
+        found = model.diagnose(train(model, 1)[-1])
+        assert found["posterior collapse"].startswith(f"{name} ")
+        train(model, 2)  # The first stage has four steps.
 
 
 def test_dimensions_that_m1_leaves_alone_die() -> None:

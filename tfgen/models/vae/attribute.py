@@ -52,7 +52,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams, stateless
 from tfgen.data import DataSpec
-from tfgen.models.vae import vae
+from tfgen.models.vae import _diagnosis
 from tfgen.networks.conv_vae import decoder, encoder
 from tfgen.training import optimizers, schedules
 from tfgen.training.model import GenerativeModel, deserialize
@@ -244,11 +244,7 @@ class AttributeCVAE(GenerativeModel):
 
     def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
         """Whether q has become the prior, so that latents say nothing of the image."""
-        kls = {name: value for name, value in logs.items() if name.startswith("kl")}
-        low = [f"{name} {kl:.2g}" for name, kl in kls.items() if kl < vae.COLLAPSED]
-        if not low:
-            return {}
-        return {"posterior collapse": f"{', '.join(low)} nats, below {vae.COLLAPSED:g}"}
+        return _diagnosis.collapse(logs)
 
     # Using a trained model.
 

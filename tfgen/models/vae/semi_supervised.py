@@ -37,7 +37,7 @@ Differs from the paper:
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -49,7 +49,7 @@ from tfgen import distributions, hparams, stateless
 from tfgen.data import DataError, DataSpec
 from tfgen.layers.labelled_mlp import LabelledMLP
 from tfgen.losses import bounds
-from tfgen.models.vae import vae
+from tfgen.models.vae import _diagnosis, vae
 from tfgen.networks.mlp import mlp
 from tfgen.training import optimizers, schedules
 from tfgen.training.labelled import LabelledExamples
@@ -293,10 +293,17 @@ class SemiSupervisedVAE(GenerativeModel):
 
         With labels [K, 1, K], all classes, it is [K, B].
         """
+        likelihood, kl = self._labelled_terms(x, label, seed)
+        return likelihood - math.log(self.num_classes) - kl
+
+    def _labelled_terms(
+        self, x: tf.Tensor, label: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """log p(x|y, z) by one draw of z, and KL(q(z|x, y) || p(z))."""
         style = self.style(x, label)
         z = style.sample(seed=seed)
         kl = tfd.kl_divergence(style, distributions.StandardGaussian(self.latent_dim))
-        return self.observation(z, label).log_prob(x) - math.log(self.num_classes) - kl
+        return self.observation(z, label).log_prob(x), kl
 
     def unlabelled_bound(self, x: tf.Tensor, seed: tf.Tensor, training: bool = False) -> tf.Tensor:
         """-U(x), the sum over all classes, in nats: [B]."""
@@ -311,9 +318,9 @@ class SemiSupervisedVAE(GenerativeModel):
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of "m1", then, in the second stage, of "m2".
 
-        Logs "loss" and "m1_bound" in M1's stage; else "loss", "labelled_bound" -L,
-        "unlabelled_bound" -U (of z1 where there is an M1), "supervised_loss" -log q(y|x) and
-        "labelled_error".
+        Logs "loss", "m1_bound" and "kl_z1" in M1's stage; else "loss", "labelled_bound" -L,
+        "unlabelled_bound" -U (of z1 where there is an M1), "kl_z" of labelled examples,
+        "supervised_loss" -log q(y|x) and "labelled_error".
         """
         if self.m1 is not None and self.stage == 0:
             return self._m1_step(self.m1, batch["image"])
@@ -325,13 +332,15 @@ class SemiSupervisedVAE(GenerativeModel):
         x, others = self.draw_x(images, x_of_labelled), self.draw_x(image, x_of_others)
         with tf.GradientTape() as tape:
             one_hot = tf.one_hot(labels, self.num_classes)
-            labelled = tf.reduce_mean(self.labelled_bound(x, one_hot, z_of_labelled))
+            likelihood, kl = self._labelled_terms(x, one_hot, z_of_labelled)
+            labelled = tf.reduce_mean(likelihood - kl) - math.log(self.num_classes)
             log_q = self.class_log_probs(x, training=True)
             supervised = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=log_q)
             )
             loss = self.alpha * supervised - self.labelled_share * labelled + self._prior("m2")
             logs = {"labelled_bound": labelled, "supervised_loss": supervised}
+            logs["kl_z"] = tf.reduce_mean(kl)
             if self.unlabelled:
                 bound = tf.reduce_mean(self.unlabelled_bound(others, z_of_others, training=True))
                 loss -= (1.0 - self.labelled_share) * bound
@@ -352,7 +361,12 @@ class SemiSupervisedVAE(GenerativeModel):
         for moment, value in ((self.z1_mean, mean), (self.z1_square, mean**2)):
             new = _MOMENTUM * moment + (1.0 - _MOMENTUM) * tf.reduce_mean(value, axis=0)
             moment.assign(new)
-        return {"loss": loss, "m1_bound": bound}
+        kl = tf.reduce_mean(terms["posterior"] - terms["prior"])
+        return {"loss": loss, "m1_bound": bound, "kl_z1": kl}
+
+    def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
+        """Whether some q has become its prior, so that its latents say nothing."""
+        return _diagnosis.collapse(logs)
 
     def _prior(self, player: str) -> tf.Tensor | float:
         """-log p of a player's weights, but for biases and a constant, for N = 1."""

@@ -42,7 +42,7 @@ from tensorflow_probability import distributions as tfd
 from tfgen import distributions, hparams, stateless
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
-from tfgen.models.vae import _slots
+from tfgen.models.vae import _diagnosis, _slots
 from tfgen.models.vae._slots import (
     GaussianPosterior,
     Likelihood,
@@ -56,7 +56,6 @@ from tfgen.training import optimizers, schedules, strategies
 from tfgen.training.model import GenerativeModel, deserialize
 
 LIKELIHOODS = _slots.LIKELIHOODS
-COLLAPSED = 0.1  # KL of all latents together, in nats, below which they carry nothing.
 _PIXELS = 20  # Salt of the draws of pixels.
 PosteriorName = Literal["gaussian", "iaf", "categorical"]
 
@@ -455,10 +454,7 @@ class VAE(GenerativeModel):
 
     def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
         """Whether q(z|x) has become the prior, so that the latents say nothing of the image."""
-        kl = logs.get("kl")
-        if kl is None or kl >= COLLAPSED:
-            return {}
-        return {"posterior collapse": f"kl {kl:.2g} nats is below {COLLAPSED:g}"}
+        return _diagnosis.collapse(logs)
 
     def _kl_weight(self) -> tf.Tensor | float:
         return schedules.warmup(self.kl_weight, self.kl_warmup_steps, self.current_step)
