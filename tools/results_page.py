@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ Written by `python -m tools.reproduce` from `results/*.json`: do not edit. A cla
 falls short stays here and says so. The paper's numbers are for its own, full budget.
 A claim is made only where all the rows it needs have been measured.
 """
+_QUARTER = re.compile(r"_q[1-4]$")  # The end of a measure that is part of a curve.
 _SHORT = ("elbo", "fid", "kid", "kl", "nll")  # written in capitals
 
 
@@ -142,16 +144,20 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _alike(all_rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows in groups that have the same measures: those of one data set, or of one toy."""
+    """Rows in groups of the same measures but for curves: those of one data set, or of one toy."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in all_rows:
-        groups.setdefault(tuple(row["measures"]), []).append(row)
+        groups.setdefault(_measures(row), []).append(row)
     return list(groups.values())
 
 
+def _measures(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in row["measures"] if not _QUARTER.search(name))
+
+
 def _rows(alike: Sequence[dict[str, Any]]) -> str:
-    """The table of some rows; what is the same in all stands below it."""
-    names = list(alike[0]["measures"])
+    """The table of some rows; what is the same in all stands below it, and curves below that."""
+    names = _measures(alike[0])
     columns: dict[str, list[dict[str, Any]]] = {}
     if "epochs" in alike[0]:
         columns["epochs"] = [{"value": row["epochs"]} for row in alike]
@@ -164,7 +170,22 @@ def _rows(alike: Sequence[dict[str, Any]]) -> str:
     ]
     shown = table(["toy" if "toy" in alike[0] else "run", "minutes", *varying], body)
     same = [f"{said} {_number(columns[said][0])}" for said in columns if said not in varying]
-    return shown + (f"\nThe same in all: {', '.join(same)}.\n" if same else "")
+    return shown + (f"\nThe same in all: {', '.join(same)}.\n" if same else "") + _curves(alike)
+
+
+def _curves(alike: Sequence[dict[str, Any]]) -> str:
+    """The table of what rows logged, four means a cell, or nothing."""
+    drawn = [row for row in alike if len(row["measures"]) > len(_measures(row))]
+    if not drawn:
+        return ""
+    names = [name.removesuffix("_q1") for name in drawn[0]["measures"] if name.endswith("_q1")]
+    body = [[r["name"], *(_quarters(r["measures"], name) for name in names)] for r in drawn]
+    title = "\nMeans over the quarters of the training:\n\n"
+    return title + table(["run", *_titles(names)], body)
+
+
+def _quarters(measures: dict[str, dict[str, Any]], name: str) -> str:
+    return ", ".join(f"{measures[f'{name}_q{quarter}']['value']:.3g}" for quarter in range(1, 5))
 
 
 def _varies(measures: Sequence[dict[str, Any]]) -> bool:

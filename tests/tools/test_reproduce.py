@@ -1,5 +1,6 @@
 """Claims are computed from rows, rows accumulate, and the page is computed from the files."""
 
+import copy
 import functools
 import json
 import types
@@ -415,6 +416,20 @@ def test_page_says_what_rows_have_in_common_once() -> None:
     assert "| r | 1.5 | 1 ± 0.5 |" in page
     assert "The same in all: epochs 3, classes covered 10." in page
     assert "seeds 0; 2 cores of p, TensorFlow t, 2026-01-02." in page
+
+
+def test_page_shows_curves_in_a_table_of_their_own() -> None:
+    result = _result()
+    row = copy.deepcopy(result["runs"][0])
+    row["name"] = "drawn"
+    for quarter in range(1, 5):
+        row["measures"][f"kid_loss_q{quarter}"] = {"value": quarter / 10}
+    result["runs"].append(row)
+    page = results_page.page([result])
+    assert page.count("| run | minutes | ") == 1  # one table of rows, curves or not
+    assert "q1" not in page
+    assert "Means over the quarters of the training:\n\n| run | KID loss |" in page
+    assert "| drawn | 0.1, 0.2, 0.3, 0.4 |" in page
 
 
 def test_page_tells_machines_and_dates_apart() -> None:
