@@ -82,6 +82,46 @@ def test_labels_from_sub_folders(tmp_path):
     assert load(tmp_path).spec.num_classes is None
 
 
+def _grey(root, *grey_of_file):
+    for number, name in enumerate(grey_of_file):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2), number).save(root / f"{name}.png")
+
+
+@pytest.mark.parametrize("others", [("test",), ("val", "test"), ("validation", "test"), ()])
+def test_folders_of_splits_are_splits(tmp_path, others):
+    files = [f"{top}/{kind}/{i}" for top in ("train", *others) for kind in "ab" for i in range(3)]
+    _grey(tmp_path, *files)
+    loaded = load(tmp_path, needs=("image", "label"))
+    assert loaded.spec.num_classes == 2
+    splits = {"val": "validation"}
+    for split in ("train", "validation", "test"):
+        batch = everything(loaded, split)
+        for grey, label in zip(batch["image"][:, 0, 0, 0], batch["label"], strict=True):
+            top, kind, _ = files[int(grey)].split("/")
+            assert label == "ab".index(kind)
+            top = splits.get(top, top)
+            assert top == split or (
+                top == "train" and split not in {splits.get(o, o) for o in others}
+            )
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    _grey(tmp_path, *(f"{top}/{i}" for top in ("bus", "train") for i in range(4)))
+    loaded = load(tmp_path, needs=("image", "label"))
+    assert loaded.spec.num_classes == 2
+    batch = everything(loaded)
+    np.testing.assert_array_equal(batch["label"], batch["image"][:, 0, 0, 0] >= 4)
+
+
+def test_folders_of_splits_without_classes(tmp_path):
+    _grey(tmp_path, *(f"train/{i}" for i in range(5)), *(f"test/{i}" for i in range(3)))
+    loaded = load(tmp_path)
+    assert loaded.spec.num_classes is None
+    assert loaded.spec.test_size == 3
+    assert set(everything(loaded, "test")["image"][:, 0, 0, 0]) == {5, 6, 7}
+
+
 def test_links_to_folders_are_followed_once(tmp_path):
     elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
     for number, top in enumerate(("cats", "dogs")):

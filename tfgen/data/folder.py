@@ -1,5 +1,8 @@
 """`folder:PATH`: every image below a folder, with its sub-folders as classes if it has any.
 
+Where they are called train, val (or validation) and test, train and perhaps some others, they are
+the splits, and the sub-folders of each are the classes.
+
 `PATH/attributes.csv`, where there is one, gives their attributes: see `attributes`.
 """
 
@@ -12,6 +15,7 @@ from tfgen.data import images
 from tfgen.data.attributes import read_attributes
 from tfgen.data.crops import Sizes, sized
 from tfgen.data.files import (
+    FOLDERS,
     SUFFIXES,
     Arrays,
     Bad,
@@ -20,6 +24,7 @@ from tfgen.data.files import (
     image_names,
     image_shape,
     read_headers,
+    split_folders,
     split_names,
     top,
 )
@@ -37,8 +42,8 @@ def folder_source(
 
     Grey only if all images are grey. `label` where there are at least two sub-folders with images
     and no image lies beside them; classes are the sub-folders' names, sorted. `attributes` where
-    they are needed and there is a file of them. The split of a file depends on its path below
-    `path` alone, but for the few moved so that none is empty.
+    they are needed and there is a file of them. The split of a file that lies in no folder of a
+    split depends on its path below `path` alone, but for the few moved so that none is empty.
 
     Args:
         path: the folder.
@@ -51,9 +56,13 @@ def folder_source(
     bad = Bad(path, on_bad_image)
     names = image_names(path, called)
     attributes = read_attributes(path, names) if "attributes" in needs else None
-    classes = _classes(names)
+    splits = _are_splits(names)
+    below = lambda name: name.partition(os.sep)[2] if splits else name  # noqa: E731
+    classes = _classes([below(name) for name in names])
 
     def divide(good: list[str]) -> Parts:
+        if splits:
+            return split_folders(good, FOLDERS, called)
         if len(good) < len(SPLITS):
             raise DataError(
                 f"{called} holds {len(good)} readable images of {len(names)}; "
@@ -64,7 +73,7 @@ def folder_source(
     def columns(chosen: list[str]) -> Arrays:
         found = {}
         if classes:
-            found["label"] = np.array([classes[top(name)] for name in chosen], np.int32)
+            found["label"] = np.array([classes[top(below(name))] for name in chosen], np.int32)
         if attributes is not None:
             found["attributes"] = np.stack([attributes[name] for name in chosen])
         return found
@@ -117,6 +126,15 @@ def named_source(
     }
     keys = {"image": of_split["train"], **others}
     return Source(keys, num_classes or None, decoded.sizes, open_split)
+
+
+def _are_splits(names: list[str]) -> bool:
+    """Whether every image lies in train, val, validation or test, and some in train.
+
+    A class may be called so as well, but hardly all of them.
+    """
+    tops = {top(name) if os.sep in name else "" for name in names}
+    return "train" in tops and tops <= set(FOLDERS)
 
 
 def _classes(names: list[str]) -> dict[str, int]:
