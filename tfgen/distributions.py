@@ -218,6 +218,7 @@ class Categoricals(tfd.Distribution):
         return tf.TensorShape([math.prod(self.log_probs.shape[-2:])])
 
 
+_LOG_SCALES = (-7.0, 7.0)  # What a logistic's is clipped to; values lie in [0, 1].
 _TINY = 1e-30  # A uniform draw of 0 would give infinite noise.
 
 
@@ -305,7 +306,7 @@ def discretized_logistic(outputs: tf.Tensor, event_ndims: int = 3) -> tfd.Distri
 
     p(x) = F((x + 1/510 - mean) / scale) - F((x - 1/510 - mean) / scale), F the logistic function,
     the outer levels taking the tails. The last axis of `outputs` holds means in [0, 1] (not
-    enforced), then log scales, as in `gaussian`.
+    enforced), then log scales, as in `gaussian`; these are clipped to [-7, 7].
     """
     mean, log_scale = tf.split(tf.cast(outputs, tf.float32), 2, axis=-1)
     return tfd.Independent(_levels(mean, log_scale), event_ndims)
@@ -336,7 +337,8 @@ def logistic_mixture(outputs: tf.Tensor, event_ndims: int = 3) -> tfd.Distributi
 
 def _levels(mean: tf.Tensor, log_scale: tf.Tensor) -> "_Levels":
     # In units of a level: 0..255. The mass of level n is that of (n - 1/2, n + 1/2).
-    base = tfd.Logistic(255.0 * mean - 0.5, 255.0 * tf.exp(tf.maximum(log_scale, -7.0)))
+    scale = tf.exp(tf.clip_by_value(log_scale, *_LOG_SCALES))
+    base = tfd.Logistic(255.0 * mean - 0.5, 255.0 * scale)
     return _Levels(tfd.QuantizedDistribution(base, low=0.0, high=255.0))
 
 
@@ -412,7 +414,11 @@ class _Levels(_Scalars):
         return self.levels.sample(n, seed=seed) / 255.0
 
     def _mean(self) -> tf.Tensor:
-        return tf.clip_by_value((self.levels.distribution.loc + 0.5) / 255.0, 0.0, 1.0)
+        # The sum of P(x >= n) over the levels, as an integral: of a very narrow logistic the mean
+        # lies within half a level of it.
+        loc, scale = self.levels.distribution.loc + 0.5, self.levels.distribution.scale
+        above = tf.nn.softplus(loc / scale) - tf.nn.softplus((loc - 255.0) / scale)
+        return tf.clip_by_value(scale * above / 255.0, 0.0, 1.0)
 
     def _batch_shape_tensor(self) -> tf.Tensor:
         return self.levels.batch_shape_tensor()

@@ -49,18 +49,21 @@ class FlowBatchNormalization(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """x [..., d] -> u [..., d]."""
-        return self.bijector(training).inverse(x)
+        return self.bijector(training).inverse(tf.cast(x, tf.float32))
 
     def statistics(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of this batch over all replicas, [d] each; the layer follows them."""
         axes = list(range(len(x.shape) - 1))
-        mean, square = tf.reduce_mean(x, axes), tf.reduce_mean(x**2, axes)
         replica = tf.distribute.get_replica_context()
-        if replica and replica.num_replicas_in_sync > 1:
-            mean, square = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [mean, square])
-            variance = tf.maximum(square - mean**2, 0.0)
-        else:
-            variance = tf.reduce_mean((x - mean) ** 2, axes)
+
+        def mean_over_all(values: tf.Tensor) -> tf.Tensor:
+            own = tf.reduce_mean(values, axes)
+            if not replica or replica.num_replicas_in_sync == 1:
+                return own
+            return replica.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+
+        mean = mean_over_all(x)
+        variance = mean_over_all((x - mean) ** 2)
         for old, new in ((self.mean, mean), (self.variance, variance)):
             old.assign(old * self.momentum + tf.stop_gradient(new) * (1.0 - self.momentum))
         return mean, variance

@@ -55,7 +55,7 @@ class AutoregressiveFlow(keras.layers.Layer):
         seed: int = 0,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**{"autocast": False, **kwargs})  # float32, whatever the networks have
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {list(KINDS)}. Received: {kind!r}")
         if blocks < 1:
@@ -117,6 +117,8 @@ class AutoregressiveFlow(keras.layers.Layer):
         self, x: tf.Tensor, context: tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
         """Base to data of an inverse flow, data to base of a masked one: the fast direction."""
+        x = tf.cast(x, tf.float32)
+        context = None if context is None else tf.cast(context, tf.float32)
         bijector = self.bijector(context, training)
         return bijector.forward(x) if self.kind == "inverse" else bijector.inverse(x)
 

@@ -62,12 +62,16 @@ class GatedPixelCNNLayer(keras.layers.Layer):
         seeds = [None] * 5 if seed is None else [seed * 10 + n for n in range(5)]
         glorot = [keras.initializers.GlorotUniform(s) for s in seeds]
         self.vertical_initializer = glorot[0]
+        inner = {"dtype": self.dtype_policy}
         self.left = MaskedConv2D(
-            2 * filters, (1, kernel_size), mask, groups, kernel_initializer=glorot[1], name="left"
+            2 * filters, (1, kernel_size), mask, groups, kernel_initializer=glorot[1], name="left",
+            **inner,
+        )  # fmt: skip
+        self.out = MaskedConv2D(
+            filters, 1, "B", groups, kernel_initializer=glorot[2], name="out", **inner
         )
-        self.out = MaskedConv2D(filters, 1, "B", groups, kernel_initializer=glorot[2], name="out")
         self.down = keras.layers.Dense(
-            2 * filters, use_bias=False, kernel_initializer=glorot[3], name="down"
+            2 * filters, use_bias=False, kernel_initializer=glorot[3], name="down", **inner
         )
         self.given: keras.layers.Dense | None = None
         self.given_initializer = glorot[4]
@@ -103,6 +107,7 @@ class GatedPixelCNNLayer(keras.layers.Layer):
                 4 * self.filters,
                 use_bias=False,
                 kernel_initializer=self.given_initializer,
+                dtype=self.dtype_policy,
                 name="given",
             )
             self.given.build(tuple(input_shape[2]))

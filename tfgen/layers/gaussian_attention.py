@@ -5,6 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+_FAR = 1000.0  # Where a filter's centre is at most, in sizes of the image.
+_LEAST = 1e-30  # Of twice a variance, in pixels^2.
+
 
 def gaussian_filters(
     centre: tf.Tensor, stride: tf.Tensor, variance: tf.Tensor, window: int, size: int
@@ -29,8 +32,12 @@ def gaussian_filters(
     steps = tf.range(1, window + 1, dtype=tf.float32) - window / 2 - 0.5  # [N]
     mu = centre[:, tf.newaxis] + steps * stride[:, tf.newaxis]  # [B, N]
     pixels = tf.range(1, size + 1, dtype=tf.float32)  # [size]
+    # Farther out float32 would not tell the pixels apart.
+    mu = tf.clip_by_value(mu, -_FAR * size, _FAR * size)
     squares = tf.square(pixels - mu[..., tf.newaxis])  # [B, N, size]
-    return tf.nn.softmax(-squares / (2.0 * variance[:, tf.newaxis, tf.newaxis]), axis=-1)
+    squares -= tf.stop_gradient(tf.reduce_min(squares, axis=-1, keepdims=True))
+    twice = tf.maximum(2.0 * variance, _LEAST)[:, tf.newaxis, tf.newaxis]
+    return tf.nn.softmax(-squares / twice, axis=-1)
 
 
 class GaussianAttention(keras.layers.Layer):

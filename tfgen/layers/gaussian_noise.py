@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfgen.seeds import drawn
+
 
 @keras.saving.register_keras_serializable("tfgen")
 class GaussianNoise(keras.layers.Layer):
@@ -16,15 +18,16 @@ class GaussianNoise(keras.layers.Layer):
 
     Args:
         stddev: standard deviation, 0 or more.
-        seed: int, source of the noise; layers of one network want different ones.
+        seed: int, source of the noise; layers of one network want different ones. None draws one.
         **kwargs: of `keras.layers.Layer`.
     """
 
-    def __init__(self, stddev: float, seed: int = 0, **kwargs: Any):
+    def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if stddev < 0:
             raise ValueError(f"stddev must be 0 or more. Received: stddev={stddev}")
-        self.stddev, self.seed = stddev, seed
+        self.stddev, self.seed = stddev, drawn(seed)
 
     def build(self, input_shape: tuple) -> None:
         """Makes the count of calls."""

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfgen.seeds import drawn
+
 
 @keras.saving.register_keras_serializable("tfgen")
 class GaussianSampling(keras.layers.Layer):
@@ -17,20 +19,23 @@ class GaussianSampling(keras.layers.Layer):
 
         KL = mean over the batch of sum_i [(mean_i^2 + sigma_i^2 - 1) / 2 - log sigma_i]   (nats)
 
+    A mask is passed on; the KL is of what is masked too.
+
     Reference: D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014, section 2.4
     (reparameterisation) and appendix B (KL).
 
     Args:
         kl_weight: weight of the KL in the loss; 0 leaves it out.
-        seed: int, source of the noise.
+        seed: int, source of the noise; layers of one network want different ones. None draws one.
         **kwargs: of `keras.layers.Layer`.
     """
 
-    def __init__(self, kl_weight: float = 1.0, seed: int = 0, **kwargs: Any):
+    def __init__(self, kl_weight: float = 1.0, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if kl_weight < 0:
             raise ValueError(f"kl_weight must be 0 or more. Received: kl_weight={kl_weight}")
-        self.kl_weight, self.seed = kl_weight, seed
+        self.kl_weight, self.seed = kl_weight, drawn(seed)
 
     def build(self, input_shape: tuple) -> None:
         """Checks that the last axis is even."""

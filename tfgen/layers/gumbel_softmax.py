@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfgen.seeds import drawn
+
 
 @keras.saving.register_keras_serializable("tfgen")
 class GumbelSoftmax(keras.layers.Layer):
@@ -23,9 +25,9 @@ class GumbelSoftmax(keras.layers.Layer):
     Args:
         temperature: at the start, more than 0.
         rate: of its exponential fall a call; 0 keeps it.
-        minimum: where it stops falling.
+        minimum: where it stops falling; None is 0.5, or the start if that is colder.
         straight_through: one-hots in training too, whose gradient is the relaxed draw's.
-        seed: int, source of the noise.
+        seed: int, source of the noise; layers of one network want different ones. None draws one.
         **kwargs: of `keras.layers.Layer`.
     """
 
@@ -33,19 +35,25 @@ class GumbelSoftmax(keras.layers.Layer):
         self,
         temperature: float = 1.0,
         rate: float = 0.0,
-        minimum: float = 0.5,
+        minimum: float | None = None,
         straight_through: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        for name, value in (("temperature", temperature), ("minimum", minimum)):
-            if value <= 0:
-                raise ValueError(f"{name} must be more than 0. Received: {name}={value}")
+        self.supports_masking = True
+        if temperature <= 0:
+            raise ValueError(f"temperature must be more than 0. Received: {temperature}")
+        minimum = min(0.5, temperature) if minimum is None else minimum
+        if not 0 < minimum <= temperature:
+            raise ValueError(
+                "minimum must be more than 0, and the temperature at most. "
+                f"Received: minimum={minimum}, temperature={temperature}"
+            )
         if rate < 0:
             raise ValueError(f"rate must be 0 or more. Received: rate={rate}")
         self.start, self.rate, self.minimum = temperature, rate, minimum
-        self.straight_through, self.seed = straight_through, seed
+        self.straight_through, self.seed = straight_through, drawn(seed)
 
     def build(self, input_shape: tuple) -> None:
         """Makes the count of calls."""

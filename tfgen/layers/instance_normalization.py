@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+_OF_THE_KERNEL = ("float16", "bfloat16", "float32")  # What TensorFlow's fused batch norm takes.
+
 
 @keras.saving.register_keras_serializable("tfgen")
 class InstanceNormalization(keras.layers.Layer):
@@ -23,7 +25,7 @@ class InstanceNormalization(keras.layers.Layer):
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if epsilon is not above 0.
+        ValueError: if epsilon is not above 0, or inputs are not [B, H, W, C].
     """
 
     def __init__(self, epsilon: float = 1e-5, **kwargs: Any):
@@ -34,6 +36,10 @@ class InstanceNormalization(keras.layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         """Makes gamma and beta [C], in float32 whatever the precision of the rest."""
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"{self.name} takes images [B, H, W, C]. Received: input shape {input_shape}"
+            )
         self.gamma, self.beta = (
             self.add_weight(
                 shape=(input_shape[-1],),
@@ -47,9 +53,10 @@ class InstanceNormalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C] -> [B, H, W, C]."""
-        if inputs.shape[0] == 1:
+        if inputs.shape[0] == 1 and inputs.dtype.name in _OF_THE_KERNEL:
             return self._fused(inputs)
-        return self._scaled(inputs, *_moments(inputs, [1, 2]))
+        x = tf.cast(inputs, tf.float32)
+        return self._scaled(inputs, *tf.nn.moments(x, [1, 2], keepdims=True))
 
     def _fused(self, inputs: tf.Tensor) -> tf.Tensor:
         """By TensorFlow's kernel for batch norm: of one image it is the same, in half the time."""
@@ -66,8 +73,9 @@ class InstanceNormalization(keras.layers.Layer):
 
     def _scaled(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         scale = self.gamma.value * tf.math.rsqrt(variance + self.epsilon)
+        # In float32 to the end: mean * scale is large where a channel hardly varies.
         offset = self.beta.value - mean * scale
-        return inputs * tf.cast(scale, inputs.dtype) + tf.cast(offset, inputs.dtype)
+        return tf.cast(tf.cast(inputs, tf.float32) * scale + offset, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """That of the inputs."""
@@ -94,18 +102,14 @@ class BatchStatisticsNormalization(InstanceNormalization):
         if not training:
             return super().call(inputs)
         replica = tf.distribute.get_replica_context()
-        if replica is None or replica.num_replicas_in_sync == 1:
+        alone = replica is None or replica.num_replicas_in_sync == 1
+        if alone and inputs.dtype.name in _OF_THE_KERNEL:
             return self._fused(inputs)
 
         def mean_over_all(values: tf.Tensor) -> tf.Tensor:
             own = tf.reduce_mean(values, [0, 1, 2])  # of as many images on each replica
-            return replica.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+            return own if alone else replica.all_reduce(tf.distribute.ReduceOp.MEAN, own)
 
         x = tf.cast(inputs, tf.float32)
         mean = mean_over_all(x)
         return self._scaled(inputs, mean, mean_over_all(tf.math.squared_difference(x, mean)))
-
-
-def _moments(inputs: tf.Tensor, axes: list[int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance in float32, axes kept."""
-    return tf.nn.moments(tf.cast(inputs, tf.float32), axes, keepdims=True)

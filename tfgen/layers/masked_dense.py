@@ -44,6 +44,7 @@ class MaskedDense(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if not len(in_degrees) or not len(out_degrees):
             raise ValueError(
                 "in_degrees and out_degrees need one integer each at least. "

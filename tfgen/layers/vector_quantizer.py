@@ -37,7 +37,8 @@ class VectorQuantizer(keras.layers.Layer):
     example 512 codes and z [32, 7, 7, 64] give [32, 7, 7, 64], of 512 different vectors at most.
     In a plain Keras model `call` adds `commitment` times the commitment loss, and the codebook's,
     to the model's losses; `nearest` returns all parts instead. Distances are found in float32
-    whatever the precision. Replicas share their averages.
+    whatever the precision. Replicas share their averages. A mask is passed on; what is masked
+    counts in losses and averages too.
 
     Reference: A. van den Oord, O. Vinyals, K. Kavukcuoglu. Neural Discrete Representation Learning.
     NeurIPS 2017: eq. 1-3, appendix A.1 (moving averages). Restarts: P. Dhariwal et al. Jukebox: A
@@ -66,6 +67,7 @@ class VectorQuantizer(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if num_codes < 2:
             raise ValueError(f"num_codes must be 2 or more. Received: num_codes={num_codes}")
         if commitment < 0:
@@ -114,7 +116,9 @@ class VectorQuantizer(keras.layers.Layer):
 
     def indices(self, inputs: tf.Tensor) -> tf.Tensor:
         """Of the nearest codes, the lowest if there are several: [..., D] -> int32 [...]."""
-        flat, codes = self._flat(inputs), self.codebook
+        codes = self.codebook
+        middle = tf.reduce_mean(codes, axis=0)  # Far from 0 the products below lose their digits.
+        flat, codes = self._flat(inputs) - middle, codes - middle
         # ||z||^2 is the same for all codes.
         distances = tf.reduce_sum(codes**2, axis=-1) - 2.0 * tf.matmul(
             flat, codes, transpose_b=True

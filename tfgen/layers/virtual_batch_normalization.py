@@ -152,6 +152,12 @@ class ReferenceBatch(keras.layers.Wrapper):
                 f"Received: shapes {[tuple(part.shape) for part in self.reference]}"
             )
         (self.reference_size,) = sizes
+        for inner in layer._flatten_layers():
+            if isinstance(inner, VirtualBatchNormalization) and inner.reference_size not in sizes:
+                raise ValueError(
+                    f"the reference has as many rows as {inner.name} takes, "
+                    f"{inner.reference_size}. Received: {self.reference_size} rows"
+                )
         self._like = keras.tree.map_structure(
             lambda part: keras.KerasTensor(part.shape, keras.backend.standardize_dtype(part.dtype)),
             reference,

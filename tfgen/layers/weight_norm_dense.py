@@ -41,6 +41,7 @@ class WeightNormDense(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if units < 1:
             raise ValueError(f"units must be 1 or more. Received: units={units}")
         self.units, self.train_scale = units, train_scale
@@ -78,6 +79,8 @@ class WeightNormDense(keras.layers.Layer):
 
     def initialize(self, inputs: tf.Tensor) -> tf.Tensor:
         """Sets g and b by a batch [N, ..., A], and returns what the layer makes of it."""
+        if not self.built:
+            self.build(inputs.shape)
         projected = tf.cast(inputs, tf.float32) @ self._unit_kernel()
         mean, var = tf.nn.moments(projected, list(range(projected.shape.rank - 1)))
         scale = tf.math.rsqrt(var + _EPSILON)

@@ -13,7 +13,7 @@ import tensorflow as tf
 def elbo(log_weights: tf.Tensor) -> tf.Tensor:
     """Evidence lower bound, averaged over samples: mean_m log w_m.
 
-    Kingma and Welling 2014, eq. 7 (estimator A); "VAE with k samples" in Burda et al. 2016.
+    Kingma and Welling 2014, eq. 6 (estimator A); "VAE with k samples" in Burda et al. 2016.
     """
     return tf.reduce_mean(log_weights, axis=0)
 
@@ -24,7 +24,8 @@ def iwae(log_weights: tf.Tensor) -> tf.Tensor:
     For k = 1 it equals `elbo` bit for bit. E L_k never falls with k and tends to log p(x).
     """
     k = log_weights.shape[0]
-    return tf.reduce_logsumexp(log_weights, axis=0) - math.log(k)
+    log_k = math.log(k) if k else tf.math.log(tf.cast(tf.shape(log_weights)[0], log_weights.dtype))
+    return tf.reduce_logsumexp(log_weights, axis=0) - log_k
 
 
 def normalized_weights(log_weights: tf.Tensor) -> tf.Tensor:

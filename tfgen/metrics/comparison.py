@@ -21,6 +21,7 @@ from tfgen.metrics.measure import Measure, Settings
 
 KEPT_BYTES = 2**28  # Images of each side that are kept for what is measured in pixels.
 _PAIRS = 1000
+_PER_CLASS = 10  # Images of a class that a part of an inception score wants.
 _PROJECTIONS = 256
 
 
@@ -75,24 +76,26 @@ class Comparison:
         value, deviation = fidelity.kid(self.real.features, self.fake.features, seed=self.seed)
         size = min(1000, self.real.count, self.fake.count)
         note = f"± is the deviation over 100 subsets of {size}"
+        if size == self.real.count == self.fake.count:  # Each subset is the whole.
+            return {f"kid_{self.name}": Measure(value, None, "squared MMD", f"of all {size}")}
         return {f"kid_{self.name}": Measure(value, deviation, "squared MMD", note)}
 
     def precision_recall(self) -> dict[str, Measure]:
         """Precision and recall, k = 3."""
         found = neighbours.precision_recall(self.real.features, self.fake.features)
-        return self._shares(("precision", "recall"), found, "k = 3")
+        return self._both(("precision", "share"), ("recall", "share"), values=found, how="k = 3")
 
     def density_coverage(self) -> dict[str, Measure]:
         """Density and coverage, k = 5."""
         found = neighbours.density_coverage(self.real.features, self.fake.features)
-        return self._shares(("density", "coverage"), found, "k = 5")
+        return self._both(("density", "ratio"), ("coverage", "share"), values=found, how="k = 5")
 
-    def _shares(
-        self, names: tuple[str, str], values: tuple[float, float], how: str
+    def _both(
+        self, *names: tuple[str, str], values: tuple[float, float], how: str
     ) -> dict[str, Measure]:
         return {
-            f"{name}_{self.name}": Measure(value, None, "share", f"{how}, {self.note}")
-            for name, value in zip(names, values, strict=True)
+            f"{name}_{self.name}": Measure(value, None, unit, f"{how}, {self.note}")
+            for (name, unit), value in zip(names, values, strict=True)
         }
 
     def inception_score(self) -> dict[str, Measure]:
@@ -105,6 +108,8 @@ class Comparison:
         labels = self._logits(self.real).argmax(axis=1)
         frequencies = np.bincount(labels, minlength=classes) + 1.0
         note = f"of {classes} classes; ± is the deviation over {splits} parts"
+        if self.fake.count < _PER_CLASS * classes * splits:
+            note += f" of {self.fake.count // splits}, too few for so many classes: too low"
         found = {
             f"inception_score_{self.name}": Measure(value, deviation, "classes", note),
             f"mode_score_{self.name}": Measure(

@@ -123,13 +123,15 @@ def estimate_by(
     top, total, squares, log_weights, likelihood, kl = (
         np.concatenate(p) for p in zip(*parts, strict=True)
     )
+    some = total > 0  # Else all weights of the example are 0.
+    whole = np.where(some, total, 1.0)
     return Estimates(
-        log_prob=top + np.log(total) - math.log(k),
-        error=np.sqrt(np.maximum(squares / total**2 - 1.0 / k, 0.0)),
+        log_prob=np.where(some, top + np.log(whole) - math.log(k), -np.inf),
+        error=np.where(some, np.sqrt(np.maximum(squares / whole**2 - 1.0 / k, 0.0)), np.inf),
         elbo=log_weights / k,
         likelihood=likelihood / k,
         kl=kl / k,
-        effective=total**2 / squares,
+        effective=np.where(some, total**2 / np.where(some, squares, 1.0), 0.0),
     )
 
 
@@ -160,8 +162,10 @@ def _streamer(terms_of: Callable) -> Callable:
             terms = terms_of(image, size, chunk_seed)
             terms = {name: tf.cast(value, tf.float64) for name, value in terms.items()}
             new_top = tf.maximum(top, tf.reduce_max(terms["log_weight"], axis=0))
-            weights = tf.exp(terms["log_weight"] - new_top)
-            shrink = tf.exp(top - new_top)
+            # While there is no weight but 0, whose log is -inf, nothing is subtracted.
+            scale = tf.where(tf.math.is_inf(new_top), tf.zeros_like(new_top), new_top)
+            weights = tf.exp(terms["log_weight"] - scale)
+            shrink = tf.exp(top - scale)
             total = total * shrink + tf.reduce_sum(weights, axis=0)
             squares = squares * shrink**2 + tf.reduce_sum(weights**2, axis=0)
             log_weights += tf.reduce_sum(terms["log_weight"], axis=0)

@@ -44,12 +44,12 @@ def patch_side(patch: str, image_shape: Sequence[int]) -> int:
 def map_side(side: int, patch: int) -> int:
     """Side of the map of logits of an image's side, 0 or less if it is too small."""
     for _ in range(HALVINGS[patch]):
-        side = side // 2
+        side = -(-side // 2)
     return side - 2
 
 
 def _too_small(image_shape: Sequence[int], patch: str) -> str:
-    least = 3 << HALVINGS[int(patch)]
+    least = (2 << HALVINGS[int(patch)]) + 1
     return (
         f"--patch={patch} needs images of at least {least}x{least}. "
         f"Received: {image_shape[0]}x{image_shape[1]}; give a smaller --patch"
@@ -79,7 +79,12 @@ def discriminator(
         logit_bias: whether the logits have a bias; without effect on a difference of logits.
         seed: int, of the initial weights.
         name: of the network.
+
+    Raises:
+        ValueError: if there is no architecture for such patches.
     """
+    if patch != 1 and patch not in HALVINGS:
+        raise ValueError(f"patch must be one of {[1, *HALVINGS]}. Received: patch={patch}")
     init = translation.initializers(seed + 500)
 
     def convolution(width: int, side: int, stride: int, bias: bool = True) -> list:

@@ -40,7 +40,13 @@ class PixelResidual(keras.layers.Layer):
         sizes = ((filters // 2, 1), (filters // 2, kernel_size), (filters, 1))
         self.convolutions = [
             MaskedConv2D(
-                width, side, "B", groups, kernel_initializer=_glorot(seed * 10 + n), name=f"w_{n}"
+                width,
+                side,
+                "B",
+                groups,
+                kernel_initializer=_glorot(seed * 10 + n),
+                name=f"w_{n}",
+                dtype=self.dtype_policy,
             )
             for n, (width, side) in enumerate(sizes)
         ]
@@ -141,21 +147,27 @@ class PixelCNNNetwork(keras.layers.Layer):
         self.blocks: list[keras.layers.Layer] = []
         for index in range(layers + 1):
             side = kernel_size if index else first_kernel_size
-            name = f"layer_{index}"
+            inner: dict[str, Any] = {"dtype": self.dtype_policy, "name": f"layer_{index}"}
             if gated:
                 mask = "B" if index else "A"
-                block = GatedPixelCNNLayer(filters, side, mask, groups, next(salts), name=name)
+                block = GatedPixelCNNLayer(filters, side, mask, groups, next(salts), **inner)
             elif index:
-                block = PixelResidual(filters, side, groups, next(salts), name=name)
+                block = PixelResidual(filters, side, groups, next(salts), **inner)
             else:
                 block = MaskedConv2D(
-                    filters, side, "A", groups, kernel_initializer=_glorot(next(salts)), name=name
+                    filters, side, "A", groups, kernel_initializer=_glorot(next(salts)), **inner
                 )
             self.blocks.append(block)
         self.outputs = 1 if levels == 2 else levels
         self.head = [
             MaskedConv2D(
-                width, 1, "B", groups, kernel_initializer=_glorot(next(salts)), name=f"head_{n}"
+                width,
+                1,
+                "B",
+                groups,
+                kernel_initializer=_glorot(next(salts)),
+                name=f"head_{n}",
+                dtype=self.dtype_policy,
             )
             for n, width in enumerate((head_filters, groups * self.outputs))
         ]
