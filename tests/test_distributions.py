@@ -99,14 +99,33 @@ def test_logistic_mixture_weighs_discretized_logistics() -> None:
         sum(np.log(by_channel[n, c, value[n, 0, 0, c]]) for c in range(3)) for n in range(2)
     ]
     np.testing.assert_allclose(found.log_prob(np.float32(value / 255)), expected, rtol=1e-4)
-    weights = scipy.special.softmax(parts[:, :, 0], axis=-1)
-    mean = (weights * np.clip(parts[:, :, 1], 0, 1)).sum(-1)
-    np.testing.assert_allclose(found.mean()[:, 0, 0], mean, atol=1e-5)
+    expected_mean = (by_channel * np.arange(256)).sum(-1)
+    np.testing.assert_allclose(found.mean()[:, 0, 0], expected_mean / 255, atol=1e-4)
     drawn = found.sample(4000, seed=(1, 2)).numpy()[:, :, 0, 0] * 255
     np.testing.assert_allclose(drawn, drawn.round(), atol=1e-3)
-    expected_mean = (by_channel * np.arange(256)).sum(-1)
     error = drawn.std(0) / np.sqrt(4000)
     assert (np.abs(drawn.mean(0) - expected_mean) < 4 * error).all()
+
+
+@pytest.mark.parametrize("log_scale", [-9.0, -6.0, -4.0, -2.0, 0.0, 4.0])
+def test_mean_of_levels_is_that_of_their_probabilities(log_scale: float) -> None:
+    levels = np.float32(np.arange(256) / 255)
+    for mean in (-0.3, 0.0, 0.2503, 0.9, 1.1):
+        one = np.tile(np.float32([mean, log_scale]), (256, 1, 1, 1))
+        found = distributions.discretized_logistic(one)
+        masses = np.exp(found.log_prob(levels[:, None, None, None]))
+        assert masses.sum() == pytest.approx(1.0, abs=1e-4)
+        within = 0.51 / 255 if log_scale < -5 else 1e-4  # narrower than a level, or wider
+        assert float(found.mean()[0, 0, 0, 0]) == pytest.approx(masses @ levels, abs=within)
+
+
+def test_a_logistic_wider_than_all_levels_is_finite() -> None:
+    outputs = tf.constant([[[[0.5, 12.0]]]])
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        log_prob = distributions.discretized_logistic(outputs).log_prob([[[[0.4]]]])
+    assert np.isfinite(log_prob).all()
+    assert np.isfinite(tape.gradient(log_prob, outputs)).all()
 
 
 def test_logistic_mixture_fits_what_one_logistic_cannot() -> None:

@@ -196,3 +196,11 @@ def test_scale_and_center_can_be_fixed() -> None:
     assert not layer.trainable_variables
     config = VirtualBatchNormalization.from_config(layer.get_config()).get_config()
     assert config == layer.get_config()
+
+
+def test_a_reference_of_another_size_is_refused() -> None:
+    network = keras.Sequential(
+        [keras.Input((3,)), keras.Sequential([VirtualBatchNormalization(6, name="inner")])]
+    )
+    with pytest.raises(ValueError, match="as many rows as inner takes, 6. Received: 4 rows"):
+        ReferenceBatch(network, np.zeros((4, 3), np.float32))

@@ -75,3 +75,10 @@ def test_in_mixed_precision_the_weights_stay_float32() -> None:
 def test_wrong_units_are_named() -> None:
     with pytest.raises(ValueError, match="units must be 1 or more. Received: units=0"):
         WeightNormDense(0)
+
+
+def test_initialize_builds_the_layer() -> None:
+    x = np.random.default_rng(0).normal(3.0, 2.0, (200, 4)).astype(np.float32)
+    made = WeightNormDense(3).initialize(x).numpy()
+    np.testing.assert_allclose(made.mean(0), 0.0, atol=1e-4)
+    np.testing.assert_allclose(made.std(0), 1.0, atol=1e-3)

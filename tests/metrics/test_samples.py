@@ -105,6 +105,20 @@ def test_each_evaluation_gives_its_part_of_fidelity(
     assert single == whole
 
 
+def test_small_samples_are_said_to_be_small(
+    digits: data.Data, train: dict[str, np.ndarray], settings: Settings
+) -> None:
+    few = dataclasses.replace(settings, num_samples=60, limit=60)
+    found = samples.fidelity(Memory(train["image"]), digits, few)
+    kid, score = found["kid_digits_classifier"], found["inception_score_digits_classifier"]
+    assert (kid.error, kid.note) == (None, "of all 60")  # 100 subsets would all be the whole
+    assert score.note.endswith("over 10 parts of 6, too few for so many classes: too low")
+    assert found["density_digits_classifier"].unit == "ratio"  # may be above 1
+    many = dataclasses.replace(settings, num_samples=1000)
+    score = samples.inception_score(Memory(train["image"]), digits, many)
+    assert score["inception_score_digits_classifier"].note.endswith("deviation over 10 parts")
+
+
 def test_faults_show(digits: data.Data, train: dict[str, np.ndarray], settings: Settings) -> None:
     image, label = train["image"], train["label"]
     noise = np.random.default_rng(0).uniform(-1, 1, image.shape).astype(np.float32)

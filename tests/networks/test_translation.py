@@ -51,9 +51,9 @@ def test_patches_by_name(name, side, found) -> None:
 @pytest.mark.parametrize(
     ("name", "side", "says"),
     [
-        ("70", 16, "--patch=70 needs images of at least 24x24. Received: 16x16"),
+        ("70", 16, "--patch=70 needs images of at least 17x17. Received: 16x16"),
         ("50", 64, "--patch must be one of 1, 16, 34, 70, 142, 286, image"),
-        ("image", 4, "--patch=16 needs images of at least 6x6. Received: 4x4"),
+        ("image", 4, "--patch=16 needs images of at least 5x5. Received: 4x4"),
     ],
 )
 def test_patches_that_are_not_there_are_refused(name, side, says) -> None:
@@ -120,3 +120,16 @@ def test_without_norm_convolutions_have_biases() -> None:
     for network in (resnet.resnet(1, 1, blocks=1, filters=2), unet.unet(1, 1, depth=3, filters=2)):
         kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
         assert all(x.use_bias for x in network.layers if isinstance(x, kinds))
+
+
+@pytest.mark.parametrize("patch", [16, 34, 70])
+def test_side_of_the_map_is_the_networks(patch) -> None:
+    network = patchgan.discriminator(1, patch=patch, filters=1)
+    for side in range(17, 41, 3):
+        made = network(tf.zeros([1, side, side + 1, 1]))
+        assert made.shape[1:3] == tuple(patchgan.map_side(s, patch) for s in (side, side + 1))
+
+
+def test_a_patch_without_an_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"patch must be one of \[1, 16, .* Received: patch=64"):
+        patchgan.discriminator(3, patch=64)
