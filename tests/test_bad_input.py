@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tests.training import runs
-from tfgen import commands, run, train
+from tfgen import commands, data, errors, evaluate, export, run, sample, train
 from tfgen.training import checkpoint
 
 TINY = ("--system=vae.vae", "--latent_dims=2", "--hidden_units=4", "--epochs=0.3")
@@ -67,6 +68,12 @@ def fails(tmp_path, digits_dir, capsys):
         ([*TINY, "--data=folder:/none"], "/none"),
         ([*TINY, "--data=mnist"], r"not prepared in .*tfds\.load\('mnist'.*--data=digits, which"),
         ([*TINY, "--data=mnist", "--data_dir=/none"], "'/none' does not exist"),
+        ([*TINY, "--stop_at_step=0"], "--stop_at_step must be more than 0"),
+        ([*GAN, "--data=ring8", "--networks=mlp", "--image_size=32"], "--image_size is for images"),
+        (
+            [*TINY, "--data=layered_digits", "--binarize=fixed"],
+            "'fixed' is of digits before they lie on their background.*'layered_digits'",
+        ),
         ([*TINY, "--image_size=0"], "--image_size must be more than 0"),
         (["--flagfile=configs/iwae_digit.cfg"], r"Did you mean: iwae_digits\.cfg\?"),
         (["--flagfile=/none/iwae.cfg"], "There is no folder /none"),
@@ -281,3 +288,81 @@ def test_real_processes(flags, digits_dir):
     assert process.stderr.splitlines()[-1].startswith("FATAL: ")
     assert "Traceback" not in process.stderr
     assert pathlib.Path("/dev/null/run").exists() is False
+
+
+def test_an_evaluation_of_other_data_than_the_training_s(tmp_path, capsys, caplog):
+    folder = tmp_path / "images"
+    folder.mkdir()
+
+    def write(count: int, side: int) -> None:
+        for i in range(count):
+            pixels = np.random.default_rng(i).integers(0, 256, (side, side), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+
+    write(20, 8)
+    flags = (*TINY, "--batch_size=4", "--binarize=none", f"--data=folder:{folder}")
+    assert runs.train_here(tmp_path / "run", *flags) == 0
+    call = ["evaluate", f"--run_dir={tmp_path / 'run'}", "--k=2"]
+    capsys.readouterr()
+    assert commands.execute(evaluate.main, call) == 0
+    assert "the data has changed" not in caplog.text
+    write(30, 8)
+    assert commands.execute(evaluate.main, call) == 0
+    assert re.search(r"the data has changed since .*train_size \d+ \(there\)", caplog.text)
+    write(30, 16)
+    capsys.readouterr()
+    assert commands.execute(evaluate.main, call) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("FATAL: the data is not that which the run in ")
+    assert "shapes {'image': [8, 8, 1]} (there)" in line
+    assert "train_size" not in line
+
+
+def test_a_home_folder(tmp_path, monkeypatch, digits_dir):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    os.symlink(digits_dir, tmp_path / "tfds")
+    assert runs.train_here(pathlib.Path("~/run"), *TINY, "--data_dir=~/tfds", "--steps=1") == 0
+    assert not (tmp_path / "~").exists()
+    for main, flags in ((sample.main, ["--out=~/out"]), (export.main, ["--out=~/out"])):
+        assert commands.execute(main, ["command", "--run_dir=~/run", *flags]) == 0
+    assert (tmp_path / "out" / "random-seed0.png").is_file()
+    assert (tmp_path / "out" / "model.keras").is_file()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            Image.new("L", (8, 8), 10 * i).save(tmp_path / name / f"{i}.png")
+    for name, key in (
+        ("folder:~/a", "image"),
+        ("pairs:~/a,~/b", "source"),
+        ("unpaired:~/a,~/b", "a"),
+    ):
+        assert data.load(name, needs=(key,)).spec.train_size >= 4
+
+
+def test_damage_that_shows_only_while_the_data_is_read(capsys):
+    def main(argv) -> int:
+        raise tf.errors.DataLossError(None, None, "{{function_node x}} bad record at 7 [Op:I]")
+
+    assert commands.execute(main, []) == 1
+    assert capsys.readouterr().err == "FATAL: a file of the data is damaged: bad record at 7\n"
+    assert errors.one_line_of(ValueError()) == "ValueError"
+
+
+def test_a_reader_that_has_enough(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(
+        "from tfgen import commands\n"
+        "def main(argv):\n"
+        "    while True:\n"
+        "        print('x' * 1000)\n"
+        "raise SystemExit(commands.execute(main, []))\n"
+    )
+    process = subprocess.run(
+        ["bash", "-c", f"{sys.executable} {script} | head -c 10"],
+        env={**os.environ, "PYTHONPATH": str(runs.ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (process.stdout, process.stderr) == ("x" * 10, "")

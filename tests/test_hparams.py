@@ -324,6 +324,7 @@ def test_help_without_and_with_a_system(capsys):
     for field in dataclasses.fields(hparams.load_system("vae.iwae").HParams):
         assert f"--{field.name}:" in text or f"--[no]{field.name}:" in text
     assert "Importance samples per image" in text
+    assert "<float32|mixed_bfloat16|mixed_float16>: Keras dtype policy" in " ".join(text.split())
 
 
 def test_list(capsys, monkeypatch):

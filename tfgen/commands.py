@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfgen import hparams as hparams_lib
 from tfgen import run
-from tfgen.errors import UserError, one_line
+from tfgen.errors import UserError, one_line, one_line_of
 
 if TYPE_CHECKING:
     from tfgen.data import Data, DataSpec
@@ -38,6 +38,14 @@ def execute(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) ->
         return main(argv) or 0
     except UserError as error:
         print(f"FATAL: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # Who read the output, such as `head`, has enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if type(error).__name__ != "DataLossError":  # TensorFlow's, which may not be imported
+            raise
+        print(f"FATAL: a file of the data is damaged: {one_line_of(error)}", file=sys.stderr)
         return 1
 
 

@@ -1,6 +1,7 @@
 """What the commands show as a single line instead of a traceback."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 
@@ -24,3 +25,9 @@ def one_line() -> Iterator[None]:
         if not module.startswith("tfgen."):
             raise
         raise UserError(str(error)) from error
+
+
+def one_line_of(error: BaseException) -> str:
+    """The first line of another library's error, without TensorFlow's names of graph nodes."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*", "", line).strip()

@@ -8,10 +8,14 @@ import dataclasses
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tfgen import commands, hparams, run
+from tfgen.errors import UserError
 from tfgen.metrics.measure import Settings, split_features
+
+if TYPE_CHECKING:
+    from tfgen.data import Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
     _, hp, _, model = commands.load_run(run_dir)
 
     data = commands.load_data(hp, options.data_dir, options.on_bad_image)
+    _compare(run_dir, data)
     shared = ("split", "k", "seed", "limit", "num_samples", "features", "cache_dir")
     given = {name: getattr(options, name) for name in shared}
     settings = Settings(**given, progress=_progress)
@@ -68,10 +73,25 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _compare(run_dir: run.RunDir, data: "Data") -> None:
+    """Warns where there are more or fewer examples than in training, and refuses other ones."""
+    from absl import logging
+
+    changed = run_dir.other_data(data.spec.to_json())
+    counts = [changed.pop(key) for key in list(changed) if key.endswith("_size")]
+    if changed:
+        raise UserError(
+            f"the data is not that which the run in {run_dir.path} was trained on: "
+            f"{'; '.join(changed.values())}. Restore the data"
+        )
+    if counts:
+        logging.warning("the data has changed since the training: %s", "; ".join(counts))
+
+
 def _progress(items: Iterable, label: str) -> Iterable:
     from rich import progress
 
-    return progress.track(list(items), description=label, transient=True)
+    return progress.track(items, description=label, transient=True)
 
 
 def _print(measures: dict[str, Any], title: str) -> None:

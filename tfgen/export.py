@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     run_dir = run.RunDir(options.run_dir)
     run_dir.require()
-    out = pathlib.Path(options.out) if options.out else run_dir.exports
+    out = pathlib.Path(options.out).expanduser() if options.out else run_dir.exports
     keras_file = out / run_dir.keras.name if options.out else run_dir.keras
     with run.writing(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,9 @@ class HParams:
     """
 
     data: str = "digits"  # Data set: digits, ring8, a TFDS name, folder:PATH, ...
-    image_size: int | None = None  # Side in pixels that images are resized to; None keeps them.
+    # Side in pixels that images are resized to, or the digits of images that are made of digits;
+    # None keeps them.
+    image_size: int | None = None
     batch_size: int = 100  # Examples a step over all replicas (the global batch).
     epochs: float = 100.0  # Passes over the training split; may be a fraction.
     steps: int | None = None  # Training steps; none: as many as the epochs make.
@@ -225,10 +227,23 @@ def define(cls: type, values: flags.FlagValues, *, heading: str) -> None:
         if hints[field.name] is bool:
             flag = flags.BooleanFlag(field.name, bool(field.default), helps[field.name])
         else:
-            parser = _parser(_without_none(hints[field.name]))
+            hint = _without_none(hints[field.name])
+            parser = _parser(hint)
             default = None if field.default is None else to_text(field.default)
-            flag = flags.Flag(parser, _Serializer(), field.name, default, helps[field.name])
+            flag = flags.Flag(
+                parser, _Serializer(), field.name, default, _help(hint, helps[field.name])
+            )
         flags.DEFINE_flag(flag, values, module_name=heading)
+
+
+def _help(hint_and_optional: tuple[Any, bool], text: str) -> str:
+    """The help of a flag, with the values that it takes in front where they are few."""
+    hint, _ = hint_and_optional
+    return (
+        f"<{'|'.join(typing.get_args(hint))}>: {text}"
+        if typing.get_origin(hint) is Literal
+        else text
+    )
 
 
 class _OptionalParser(flags.ArgumentParser):

@@ -41,7 +41,7 @@ class RunDir:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
         self.flags = self.path / "flags.cfg"
         self.data = self.path / "data.json"
         self.batch = self.path / "batch.npz"
@@ -99,18 +99,21 @@ class RunDir:
                 cannot be written.
         """
         if self.data.exists() and self._has_checkpoint():
-            old, new = json.loads(self.data.read_text(encoding="utf-8")), json.loads(spec)
-            changed = [
-                f"{key} {old.get(key)} (there), {new.get(key)} (now)"
-                for key in sorted({*old, *new})
-                if old.get(key) != new.get(key)
-            ]
-            if changed:
+            if changed := self.other_data(spec):
                 raise UserError(
                     f"the data is not that which the run in {self.path} began with: "
-                    f"{'; '.join(changed)}. Choose another --run_dir, or restore the data"
+                    f"{'; '.join(changed.values())}. Choose another --run_dir, or restore the data"
                 )
         write_text(self.data, spec)
+
+    def other_data(self, spec: str) -> dict[str, str]:
+        """What of the data, in JSON, is not as the run has it: key -> the difference in words."""
+        old, new = json.loads(self.data.read_text(encoding="utf-8")), json.loads(spec)
+        return {
+            key: f"{key} {old.get(key)} (there), {new.get(key)} (now)"
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        }
 
     def _has_checkpoint(self) -> bool:
         return any(not p.name.startswith(_TEMPORARY) for p in self.checkpoints.iterdir())

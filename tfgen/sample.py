@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     run_dir = run.RunDir(options.run_dir)
     run_dir.require()
-    given = pathlib.Path(options.images) if options.images else None
+    given = pathlib.Path(options.images).expanduser() if options.images else None
     if given and not given.exists():
         raise UserError(f"images not found: --images={given}")
     if given and given.is_file() and given.suffix != ".npz":
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
             f"--images is a folder of images, or an .npz: give the folder that holds the image. "
             f"Received: --images={given}"
         )
-    out = pathlib.Path(options.out) if options.out else run_dir.samples
+    out = pathlib.Path(options.out).expanduser() if options.out else run_dir.samples
     with run.writing(out):
         out.mkdir(parents=True, exist_ok=True)
     _, hp, spec, model = commands.load_run(run_dir)
@@ -233,6 +233,8 @@ def read_images(
                 f"{key!r} in --images={path} must be numbers [{want}]. "
                 f"Received: {array.dtype} {list(shape)}"
             )
+        if key not in _IMAGES and not np.isfinite(array.astype(float)).all():
+            raise UserError(f"{key!r} in --images={path} must be finite. Received: NaN or infinity")
     batch = {key: batch[key][:_MAX_IMAGES] for key in needs}
     for key in _IMAGES & batch.keys():
         batch[key] = _in_range(key, batch[key], path, spec, hp, seed)

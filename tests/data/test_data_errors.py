@@ -121,8 +121,10 @@ def test_damaged_files(toy_dir, tmp_path):
     os.truncate(record, record.stat().st_size // 2)
     loaded = data.load("toy_numbers", data_dir=os.fspath(tmp_path / "copy"))
     message = "^The files of data set 'toy_numbers' in '.*' are damaged: [^\n]*$"
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(data.DataError, match=message) as found:
         loaded.batches("test", 4)
+    assert "{{" not in str(found.value)
+    assert "[Op" not in str(found.value)
     record.unlink()
     with pytest.raises(data.DataError, match=message):
         loaded.batches("test", 4)
@@ -135,3 +137,13 @@ def test_names_need_no_files(data_dir):
         "mosaic", "two_answers",
     ]  # fmt: skip
     assert all(re.fullmatch(r"\w+", name) for name in data.names())
+
+
+def test_a_description_that_is_no_json(toy_dir, tmp_path):
+    import shutil
+
+    shutil.copytree(toy_dir, tmp_path / "copy")
+    (tmp_path / "copy" / "toy_numbers" / "1.0.0" / "dataset_info.json").write_text("{not json")
+    message = "^The description of data set 'toy_numbers' in '.*' cannot be read: [^\n]*$"
+    with pytest.raises(data.DataError, match=message):
+        data.load("toy_numbers", data_dir=os.fspath(tmp_path / "copy"))

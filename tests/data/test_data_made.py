@@ -44,6 +44,8 @@ def test_partners_are_known_where_nothing_is_trained(data_dir, digits):
 
 def test_no_pairs_in_training(data_dir, digits):
     loaded, plain = recolored_digits(data_dir), whole(digits, "train")
+    assert [loaded.count("train", key) for key in "ab"] == [698, 699]
+    assert [loaded.count("test", key) for key in "ab"] == [300, 300]
     grey = enlarged(plain["image"])
     halves = [{image.tobytes() for image in part} for part in (grey[:698], grey[698:])]
     batch = take(loaded, 7, batch_size=99)

@@ -62,3 +62,24 @@ def test_curves_have_a_panel_for_each_quantity(tmp_path) -> None:
     with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "one.png") as one:
         assert two.width == 2 * one.width
         assert two.height == one.height
+
+
+def test_a_long_animation_is_thinned_and_opens_one_file_at_a_time(tmp_path) -> None:
+    import resource
+
+    paths = []
+    for index in range(450):
+        paths.append(tmp_path / f"{index:03d}.png")
+        pictures.save_png(paths[-1], np.full((2, 2, 1), index // 2, np.uint8))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(list(pathlib.Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, in_use + 20), hard))
+    try:
+        pictures.animate(paths, tmp_path / "a.gif")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames <= 200
+        assert gif.convert("L").getpixel((0, 0)) == 0
+        gif.seek(gif.n_frames - 1)
+        assert gif.convert("L").getpixel((0, 0)) == 224

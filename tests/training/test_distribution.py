@@ -443,6 +443,15 @@ def test_multiworker_needs_tf_config(monkeypatch):
         strategies.make("multiworker")
 
 
+@pytest.mark.parametrize(
+    "config", ["{bad", '{"cluster": {"worker": ["localhost:1"]}}'], ids=["no JSON", "no task"]
+)
+def test_a_wrong_tf_config_is_one_line(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError, match="TF_CONFIG must hold .* Received: TF_CONFIG=.*"):
+        strategies.make("auto")
+
+
 def test_auto_is_one_device_without_gpus(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert strategies.make("auto").num_replicas_in_sync == 1

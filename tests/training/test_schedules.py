@@ -91,3 +91,7 @@ def test_config_round_trip_and_functions_of_the_step_only(kind, warmup_steps):
     twin = keras.saving.deserialize_keras_object(config)
     steps = list(range(0, 220, 3))
     assert at(twin, *reversed(steps)) == at(schedule, *steps)[::-1]
+
+
+def test_no_drop_is_a_constant():
+    assert schedules.learning_rate(HParams(schedule="piecewise", schedule_drops=()), 10) == 1e-3

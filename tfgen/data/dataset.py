@@ -192,7 +192,8 @@ def load(
         image_range: "unit" [0, 1], "symmetric" [-1, 1], "binary" {0, 1} or "uint8" 0..255.
         binarization: for "binary": "dynamic", "fixed" or "threshold"; see `pixels.Pixels`.
         image_size: the shorter side is resized to it, then the centre square is cropped; None to
-            leave images as they are (omniglot: 28).
+            leave images as they are (omniglot: 28). Of images that are composed of digits, the
+            digits' side.
         needs: batch keys to give; `label` is given besides wherever there is one.
         on_bad_image: for folders: "skip" (with a warning) or "fail".
         seed: of the binarisation noise in `Data.batches` where that is given none; the training
@@ -206,6 +207,7 @@ def load(
     to_range = pixels.Pixels(image_range, binarization)
     if image_size is not None and image_size < 1:
         raise DataError(f"--image_size must be at least 1; got {image_size}.")
+    data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     how = _How(
         data_dir, Sizes.of(image_size, jitter), tuple(needs), on_bad_image, to_range.fixed, jitter
     )
@@ -218,6 +220,16 @@ def load(
                 f"known to have {key!r}: {', '.join(have) if have else 'none'}."
             )
     keys = {key: k for key, k in source.keys.items() if key in needs or key in _LABELS}
+    if image_size is not None and not any(k.is_image for k in source.keys.values()):
+        raise DataError(
+            f"--image_size is for images; data set {name!r} has none. "
+            f"Received: --image_size={image_size}"
+        )
+    if to_range.fixed and name in _LAYERED:
+        raise DataError(
+            "Binarization 'fixed' is of digits before they lie on their background. Received: "
+            f"{name!r}; take 'dynamic' or 'threshold'."
+        )
     if to_range.fixed and any(k.is_image and key != "image" for key, k in keys.items()):
         raise DataError(
             "Binarization 'fixed' is for data sets whose images are under 'image'. Received: "
@@ -262,6 +274,7 @@ class _How:
         """The same before crops and flips."""
         kind, colon, rest = name.partition(":")
         if colon and kind == "folder":
+            rest = os.path.expanduser(rest)
             return folder.folder_source(rest, self.needs, self.sizes, self.on_bad_image, self.fixed)
         if name in synthetic.MIXTURES:
             return synthetic.mixture(name)
@@ -281,6 +294,7 @@ class _How:
         if name == "mosaic":
             return self._made(mosaic.mosaic())
         if colon and kind == "pairs":
+            rest = ",".join(map(os.path.expanduser, rest.split(",")))
             return pairs.pairs_source(rest, self.sizes, self.on_bad_image)
         if colon and kind == "unpaired":
             return self._unpaired(rest)
@@ -301,11 +315,11 @@ class _How:
 
     def _unpaired(self, path: str) -> Source:
         """Two data sets, or the folders of two domains in one."""
-        parts = path.split(",")
+        parts = [os.path.expanduser(part) for part in path.split(",")]
         if len(parts) == 1:
             return unpaired.unpaired(
                 *(
-                    unpaired.domain_folder(path, domain, self.sizes, self.on_bad_image)
+                    unpaired.domain_folder(parts[0], domain, self.sizes, self.on_bad_image)
                     for domain in unpaired.DOMAINS
                 )
             )

@@ -76,11 +76,13 @@ def recolored(base: Source, side: int) -> Source:
         image, label = _on_canvas(rows, side), rows["label"]
         return {"a": image, "b": _painted(image), "label_a": label, "label_b": label}
 
+    half = base.sizes["train"] // 2
     image, label = Key((side, side, 3), "uint8"), Key((), "int32")
     return Source(
         keys={"a": image, "b": image, "label_a": label, "label_b": label},
         num_classes=classes,
-        sizes={**base.sizes, "train": base.sizes["train"] - base.sizes["train"] // 2},
+        sizes={**base.sizes, "train": base.sizes["train"] - half},
+        own_sizes={"a": {**base.sizes, "train": half}},
         open=open_split,
         apart=True,
     )

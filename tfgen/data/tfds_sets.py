@@ -13,6 +13,7 @@ from tfgen.data.images import Size
 from tfgen.data.pipeline import Rows, Split, Stream, tuned
 from tfgen.data.source import Key, Source, fits_memory, table
 from tfgen.data.spec import SPLITS, DataError
+from tfgen.errors import one_line_of
 
 # Validation examples held out at the end of TFDS' train split, where the field has a custom.
 _VALIDATION_SIZES = {"mnist": 400, "fashion_mnist": 400}
@@ -29,6 +30,7 @@ def find_builder(name: str, data_dir: str | None, known: list[str]) -> Any:
         known: further valid names, to suggest one for a misspelt name.
     """
     import tensorflow_datasets as tfds
+    from google.protobuf import json_format
     from tensorflow_datasets.core import read_only_builder
 
     if data_dir is not None and not os.path.isdir(data_dir):
@@ -37,6 +39,11 @@ def find_builder(name: str, data_dir: str | None, known: list[str]) -> Any:
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     except (tfds.core.registered.DatasetNotFoundError, ValueError):
         pass  # not there, or no name at all: say which
+    except json_format.ParseError as error:
+        raise DataError(
+            f"The description of data set {name!r} in {data_dir or 'the default --data_dir'!r} "
+            f"cannot be read: {one_line_of(error)}"
+        ) from error
     listed = tfds.list_builders()
     base = name.split(":")[0].split("/")[0]
     if base not in listed:
@@ -98,7 +105,7 @@ def tfds_source(
         except (tf.errors.OpError, ValueError) as error:
             raise DataError(
                 f"The files of data set {name!r} in {builder.data_dir!r} are damaged: "
-                f"{str(error).splitlines()[0]}"
+                f"{one_line_of(error)}"
             ) from error
 
     label = features["label"] if "label" in wanted else None

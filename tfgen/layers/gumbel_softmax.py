@@ -43,7 +43,9 @@ class GumbelSoftmax(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         if temperature <= 0:
-            raise ValueError(f"temperature must be more than 0. Received: temperature={temperature}")
+            raise ValueError(
+                f"temperature must be more than 0. Received: temperature={temperature}"
+            )
         minimum = min(0.5, temperature) if minimum is None else minimum
         if not 0 < minimum <= temperature:
             raise ValueError(

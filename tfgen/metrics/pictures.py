@@ -10,6 +10,8 @@ from PIL import Image
 
 from tfgen import run
 
+_MAX_FRAMES = 200  # Of a GIF.
+
 
 def tile(grid: np.ndarray, gap: int = 2, smallest_side: int = 28) -> np.ndarray:
     """One image from a grid of them.
@@ -46,18 +48,24 @@ def _image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
+def _palette(frame: pathlib.Path | np.ndarray) -> Image.Image:
+    with _image(frame) if isinstance(frame, np.ndarray) else Image.open(frame) as image:
+        return image.convert("P", palette=Image.Palette.ADAPTIVE)
+
+
 def animate(
     frames: Sequence[pathlib.Path | np.ndarray], path: pathlib.Path, seconds: float = 8.0
 ) -> None:
     """Writes an animated GIF of images of equal size, whole or not at all.
 
     Args:
-        frames: at least one, in order: PNG files, or uint8 [H, W, 1 or 3] each.
+        frames: at least one, in order: PNG files, or uint8 [H, W, 1 or 3] each. Of more than 200
+            some are left out, evenly.
         path: of the GIF.
         seconds: of one round; a frame stays for 0.1 s at least.
     """
-    opened = [_image(f) if isinstance(f, np.ndarray) else Image.open(f) for f in frames]
-    images = [frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in opened]
+    some = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _MAX_FRAMES)).round())
+    images = [_palette(frames[int(index)]) for index in some]
     buffer = io.BytesIO()
     duration = max(100, round(1000 * seconds / len(images)))  # milliseconds
     images[0].save(

@@ -131,6 +131,10 @@ def train(
                 for name, value in logs.items():
                     tf.summary.scalar(f"{group}/{name}", value)
 
+    def settle() -> None:
+        with model.averaged_weights():
+            model.settle(lambda: data.batches("train", portion, seed=hparams.seed))
+
     warned: set[str] = set()
     with _signals() as received:
         while step < last and not over():
@@ -157,9 +161,9 @@ def train(
                     write_scalars(step, {"steps_per_second": rate}, "speed")
             looks = stopping and (due(stopping.interval) or step == total)
             validates = looks or due(intervals.validate)
-            if validates or due(intervals.pictures) or step == total:
-                with model.averaged_weights():
-                    model.settle(lambda: data.batches("train", portion, seed=hparams.seed))
+            settled = validates or due(intervals.pictures) or step == last
+            if settled:
+                settle()
             if validates:
                 logs = validate(model, data, hparams)
                 line = {f"validation_{k}": v for k, v in logs.items()}
@@ -173,6 +177,8 @@ def train(
             if chief and (due(intervals.pictures) or (step == total and not stopping)):
                 draw(model, data, hparams, run_dir, writer, step)
             interrupted = bool(received)
+            if interrupted and not settled:  # Its checkpoint may be the one that is used.
+                settle()
             if chief and (due(intervals.checkpoint) or step == last or interrupted):
                 checkpoint.save(run_dir.checkpoints, model, state(), keep_checkpoints)
             if interrupted:

@@ -48,8 +48,10 @@ def stages(
 
 def drops(
     peak: float, at: tuple[float, ...], total_steps: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Divides the step size by 10 at each of the given parts of the run."""
+    if not at:
+        return peak
     return keras.optimizers.schedules.PiecewiseConstantDecay(
         _before([round(total_steps * part) for part in at]),
         [peak * 10.0**-i for i in range(len(at) + 1)],

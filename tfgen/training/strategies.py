@@ -40,7 +40,13 @@ def make(name: str, devices: int | None = None) -> tf.distribute.Strategy:
                 "--strategy=multiworker needs the environment variable TF_CONFIG with the cluster "
                 "and this worker's task; it is not set"
             )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except ValueError as error:  # among them those of JSON
+            raise UserError(
+                "the environment variable TF_CONFIG must hold the cluster and this worker's task "
+                f"in JSON: {error}. Received: TF_CONFIG={os.environ['TF_CONFIG']}"
+            ) from error
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "none"

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from tfgen import data, hparams, run
+from tests.training.runs import train_here
+from tfgen import commands, data, hparams, run
 from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.metrics import density
 from tfgen.metrics.measure import Settings
@@ -152,3 +153,20 @@ def test_in_bfloat16_it_settles_samples_and_judges() -> None:
     u = tf.random.stateless_normal([50, 2], [3, 4])
     bijector = model.flow.bijector()
     np.testing.assert_allclose(bijector.inverse(bijector.forward(u) + 0.0), u, atol=0.1)
+
+
+def test_what_a_stopped_run_leaves_has_settled(tmp_path, digits_dir) -> None:
+    """Its statistics are those of the training set, as at the end of a whole run."""
+    flags = (
+        "--system=flow.maf", "--data=ring8", "--blocks=2", "--hidden_units=8", "--batch_norm",
+        "--epochs=1", "--batch_size=50", f"--data_dir={digits_dir}",
+    )  # fmt: skip
+    path = tmp_path / "run"
+    assert train_here(path, *flags, "--stop_at_step=7") in (0, 3)
+    model = commands.load_run(run.RunDir(path))[-1]
+    found = [norm.variance.numpy() for norm in model.flow.norms]
+    hp = commands.load_run(run.RunDir(path))[1]
+    loaded = commands.load_data(hp, digits_dir, "skip")
+    model.settle(lambda: loaded.batches("train", 1000, seed=hp.seed))
+    for variance, norm in zip(found, model.flow.norms, strict=True):
+        np.testing.assert_allclose(variance, norm.variance, rtol=1e-3)
