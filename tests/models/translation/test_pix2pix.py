@@ -217,7 +217,7 @@ def test_a_translation_does_not_depend_on_its_batch(norm) -> None:
 
 
 def test_what_cannot_be_built_is_refused() -> None:
-    with pytest.raises(ValueError, match="--patch=70 needs images of at least 24x24"):
+    with pytest.raises(ValueError, match="--patch=70 needs images of at least 17x17"):
         build(patch="70")
     with pytest.raises(ValueError, match="--depth must be from 2 to 4 for images of 16x16"):
         build(depth=5)
