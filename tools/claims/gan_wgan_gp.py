@@ -78,8 +78,8 @@ def good_samples(outcomes: Outcomes, data: str) -> Claim:
         text(clipped) + " clipped",
         "share",
         min(ours) > 0.5,
-        "all modes are there, and wider than the data's: the runs are of 5,000 steps of G, those of "
-        "the authors' code of 100,000. Longer ones were not tried.",
+        "all modes are there, and wider than the data's: the runs are of 5,000 steps of G, those "
+        "of the authors' code of 100,000. Longer ones were not tried.",
     )
 
 
