@@ -118,3 +118,12 @@ def test_a_seed_out_of_range(run_dir: run.RunDir, digits_dir: str, seed: int) ->
         evaluate.main(
             ["", f"--run_dir={run_dir.path}", f"--data_dir={digits_dir}", f"--seed={seed}"]
         )
+
+
+def test_progress_takes_batches_as_they_come() -> None:
+    taken = []
+    batches = (taken.append(number) or number for number in range(3))
+    for used, number in enumerate(evaluate._progress(batches, "x")):
+        assert taken == list(range(used + 1))
+        assert number == used
+    assert used == 2

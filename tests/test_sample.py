@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from tests import tiny_run
-from tfgen import run, sample, seeds
+from tfgen import data, run, sample, seeds
+from tfgen.errors import UserError
 from tfgen.metrics import pictures
+from tfgen.models.vae import attribute
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +276,23 @@ def test_wrong_flags_are_answered_without_tensorflow(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert done.stderr.count("FATAL: ") == 3
+
+
+def test_numbers_beside_the_images_are_finite(tmp_path) -> None:
+    arrays = {
+        "image": np.zeros((2, 8, 8, 1), np.float32),
+        "attributes": np.float32([[0], [np.nan]]),
+    }
+    np.savez(tmp_path / "x.npz", **arrays)
+    spec = data.DataSpec(
+        name="x",
+        shapes={"image": (8, 8, 1), "attributes": (1,)},
+        dtypes=dict.fromkeys(arrays, "float32"),
+        image_range="unit",
+        num_classes=None,
+        train_size=1,
+        validation_size=1,
+        test_size=1,
+    )
+    with pytest.raises(UserError, match="'attributes' in .* must be finite. Received: NaN"):
+        sample.read_images(tmp_path / "x.npz", spec, attribute.HParams(), tuple(arrays), 0)

@@ -1,6 +1,4 @@
-"""Seeds of the parts of what is drawn by one seed, and of layers that were given none."""
-
-import random
+"""Seeds of the parts of what is drawn by one seed: chunks of samples, batches of a folder."""
 
 
 def of_part(seed: int, index: int) -> int:
@@ -12,8 +10,3 @@ def of_part(seed: int, index: int) -> int:
     """
     word = (seed + index * 0x9E3779B1) % 2**32
     return word - 2**32 if word >= 2**31 else word
-
-
-def drawn(seed: int | None) -> int:
-    """The seed, or for None one that Python draws: `keras.utils.set_random_seed` fixes which."""
-    return random.randrange(2**31) if seed is None else seed

@@ -39,12 +39,12 @@ class Options:
     help: bool = False  # Print all flags (of a system, if --system is given), and stop.
 
     def __post_init__(self) -> None:
-        more_than_0 = ("log_every_steps", "checkpoint_every_steps", "keep_checkpoints")
-        for name in (*more_than_0, *(["stop_at_step"] if self.stop_at_step is not None else [])):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"--{name} must be more than 0. Received: --{name}={getattr(self, name)}"
-                )
+        for name in (
+            "log_every_steps", "checkpoint_every_steps", "keep_checkpoints", "stop_at_step"
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be more than 0. Received: --{name}={value}")
         for name in ("validate_every_steps", "pictures_every_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(

@@ -267,14 +267,14 @@ def _of_wgan_gp(measure: str, ours: Sequence[float], clipped: Sequence[float]) -
     return _by_seed(measure, {"wgan_gp_grid25": ours, "wgan_grid25": clipped})
 
 
-def test_a_critic_shows_modes() -> None:
-    def holds(ours: float, clipped: float) -> bool:
-        rows = _of_wgan_gp("critic_contrast", [ours], [clipped])
+def test_a_critic_shows_modes_on_each_seed() -> None:
+    def holds(ours: Sequence[float], clipped: Sequence[float]) -> bool:
+        rows = _of_wgan_gp("critic_contrast", ours, clipped)
         return gan_wgan_gp.critic_shows_modes(rows).holds
 
-    assert holds(0.9, 0.1)
-    assert not holds(0.3, 0.1)  # little more than a cone
-    assert not holds(0.8, 0.9)
+    assert holds((0.9, 0.8, 0.6), (0.1, 0.0, 0.5))
+    assert not holds((0.3, 0.3, 0.3), (0.1, 0.0, 0.1))  # little more than a cone
+    assert not holds((0.9, 0.8, 0.6), (0.1, 0.9, 0.1))
 
 
 def test_one_large_weight_does_not_hide_a_pile() -> None:
@@ -293,8 +293,8 @@ def test_kernels_of_other_sizes_have_their_own_bound() -> None:
 
 
 def test_weights_under_the_penalty_must_not_pile_up() -> None:
-    def holds(share: float) -> bool:
-        rows = _of_wgan_gp("weights_at_bounds", [share], [0.6])
+    def holds(most: float) -> bool:
+        rows = _of_wgan_gp("weights_at_bounds", (0.1, 0.1, most), (0.8, 0.6, 0.7))
         return gan_wgan_gp.weights_at_bounds(rows).holds
 
     assert holds(0.11)

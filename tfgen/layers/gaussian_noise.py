@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen.seeds import drawn
+from tfgen.layers._noise import drawn, next_key
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -44,12 +44,7 @@ class GaussianNoise(keras.layers.Layer):
         """[...] -> [...]."""
         if not training or not self.stddev:
             return inputs
-        key = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.calls.value, tf.int64)])
-        replica = tf.distribute.get_replica_context()
-        if replica:
-            index = tf.cast(replica.replica_id_in_sync_group, tf.int64)
-            key = tf.random.experimental.stateless_fold_in(key, index, alg="philox")
-        self.calls.assign_add(1)
+        key = next_key(self.seed, self.calls)
         noise = tf.random.stateless_normal(tf.shape(inputs), key, dtype=inputs.dtype, alg="philox")
         return inputs + self.stddev * noise
 

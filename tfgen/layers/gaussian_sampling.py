@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen.seeds import drawn
+from tfgen.layers._noise import drawn, next_key
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -57,12 +57,7 @@ class GaussianSampling(keras.layers.Layer):
             self.add_loss(self.kl_weight * tf.reduce_mean(tf.reduce_sum(terms, axis=-1)))
         if not training:
             return mean
-        replica = tf.distribute.get_replica_context()
-        key = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.calls.value, tf.int64)])
-        if replica:
-            index = tf.cast(replica.replica_id_in_sync_group, tf.int64)
-            key = tf.random.experimental.stateless_fold_in(key, index, alg="philox")
-        self.calls.assign_add(1)
+        key = next_key(self.seed, self.calls)
         return mean + tf.exp(log_std) * tf.random.stateless_normal(
             tf.shape(mean), key, dtype=mean.dtype, alg="philox"
         )

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgen.seeds import drawn
+from tfgen.layers._noise import drawn, next_key
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -78,13 +78,8 @@ class GumbelSoftmax(keras.layers.Layer):
         size = inputs.shape[-1]
         if not training:
             return tf.one_hot(tf.argmax(inputs, axis=-1), size, dtype=inputs.dtype)
-        key = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(self.calls.value, tf.int64)])
-        replica = tf.distribute.get_replica_context()
-        if replica:
-            index = tf.cast(replica.replica_id_in_sync_group, tf.int64)
-            key = tf.random.experimental.stateless_fold_in(key, index, alg="philox")
-        temperature = self.temperature()
-        self.calls.assign_add(1)
+        temperature = self.temperature()  # of this call, before it is counted
+        key = next_key(self.seed, self.calls)
         uniform = tf.random.stateless_uniform(tf.shape(inputs), key, alg="philox")
         gumbel = -tf.math.log(-tf.math.log(tf.maximum(uniform, 1e-30)))  # float32
         noisy = tf.cast(inputs, tf.float32) + gumbel

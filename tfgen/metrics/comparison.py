@@ -73,12 +73,14 @@ class Comparison:
 
     def kid(self) -> dict[str, Measure]:
         """KID, with the deviation over its subsets."""
-        value, deviation = fidelity.kid(self.real.features, self.fake.features, seed=self.seed)
         size = min(1000, self.real.count, self.fake.count)
-        note = f"± is the deviation over 100 subsets of {size}"
-        if size == self.real.count == self.fake.count:  # Each subset is the whole.
-            return {f"kid_{self.name}": Measure(value, None, "squared MMD", f"of all {size}")}
-        return {f"kid_{self.name}": Measure(value, deviation, "squared MMD", note)}
+        whole = size == self.real.count == self.fake.count  # as each subset would be
+        value, deviation = fidelity.kid(
+            self.real.features, self.fake.features, subsets=1 if whole else 100, seed=self.seed
+        )
+        note = f"of all {size}" if whole else f"± is the deviation over 100 subsets of {size}"
+        error = None if whole else deviation
+        return {f"kid_{self.name}": Measure(value, error, "squared MMD", note)}
 
     def precision_recall(self) -> dict[str, Measure]:
         """Precision and recall, k = 3."""

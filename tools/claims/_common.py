@@ -15,7 +15,7 @@ _QUARTERS = range(1, 5)
 
 
 def seeds_of(data: str) -> tuple[int, ...]:
-    """The seeds that runs on a data set have: one on MNIST, where a run takes over 15 minutes."""
+    """The seeds of a system's runs on a data set where a run on MNIST takes over 15 minutes."""
     return SEEDS[:1] if data.startswith("mnist") else SEEDS
 
 

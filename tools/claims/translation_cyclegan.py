@@ -2,9 +2,9 @@
 
 Digits and recoloured digits: no image has its partner in the other domain in training, and in test
 the true translation of each is known. Beside the CycleGAN stands the same model without the cycle,
-with the same weight of the identity loss, which on MNIST and other digits is 0 and 5. The paper's
-metric is of photos of streets, and its margin in the classes and not in the pixels. Labels by a
-classifier of the new domain. On digits the CycleGAN is also trained in bfloat16.
+with the same weight of the identity loss. The paper's metric is of photos of streets, and its
+margin in the classes and not in the pixels. Labels by a classifier of the new domain. On digits
+the CycleGAN is also trained in bfloat16.
 """
 
 import functools

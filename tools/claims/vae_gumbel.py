@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfgen import distributions
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
-from tools.claims._common import seeds_of, text, values
+from tools.claims._common import SEEDS, text, values
 
 DATA = ("digits", "mnist")
 ESTIMATORS = {
@@ -40,7 +40,7 @@ def rows(budget: str) -> list[Run]:
         )
         for data in DATA
         for name, flags in ESTIMATORS.items()
-        for s in seeds_of(data)
+        for s in SEEDS
     ]
 
 
@@ -79,7 +79,7 @@ def limits(outcomes: Outcomes) -> Claim:
 
 def better(outcomes: Outcomes, data: str, estimator: str) -> Claim:
     """The bound by relaxed draws is below the score function's."""
-    groups = outcomes.by_seed(f"{estimator}_{data}", f"score_{data}", seeds=seeds_of(data))
+    groups = outcomes.by_seed(f"{estimator}_{data}", f"score_{data}", seeds=SEEDS)
     ours, score = (values(group, "nll") for group in groups)
     return Claim(
         f"{data}: bound by discrete samples, m = 1000, {estimator.replace('_', '-')} below the "

@@ -11,7 +11,7 @@ import pathlib
 
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
-from tools.claims._common import seeds_of, text, values
+from tools.claims._common import SEEDS, text, values
 
 CODES = {"digits": (64, 4 * 4), "mnist": (128, 7 * 7)}  # K, and places of a map.
 
@@ -22,13 +22,13 @@ def rows(budget: str) -> list[Run]:
     return [
         Run(f"{data}_seed{seed}", f"vqvae_{data}.cfg", (f"--seed={seed}",), (), seed)
         for data in CODES
-        for seed in seeds_of(data)
+        for seed in SEEDS
     ]
 
 
 def prior_draws_better(outcomes: Outcomes, data: str) -> Claim:
     """FID of samples through the PixelCNN prior below that through a uniform prior."""
-    (runs,) = outcomes.by_seed(data, seeds=seeds_of(data))
+    (runs,) = outcomes.by_seed(data, seeds=SEEDS)
     ours = [run.value_starting("fid_") for run in runs]
     uniform = [run.value_starting("uniform_fid_") for run in runs]
     return Claim(
@@ -43,7 +43,7 @@ def prior_draws_better(outcomes: Outcomes, data: str) -> Claim:
 
 def prior_codes_shorter(outcomes: Outcomes, data: str) -> Claim:
     """An image's codes take fewer bits by the prior than uniformly."""
-    (runs,) = outcomes.by_seed(data, seeds=seeds_of(data))
+    (runs,) = outcomes.by_seed(data, seeds=SEEDS)
     ours, (codes, places) = values(runs, "code_bits"), CODES[data]
     uniform, total = places * math.log2(codes), values(runs, "bits_per_dimension")
     return Claim(
@@ -59,7 +59,7 @@ def prior_codes_shorter(outcomes: Outcomes, data: str) -> Claim:
 
 def in_use(outcomes: Outcomes, data: str) -> Claim:
     """The codebook has not collapsed."""
-    (runs,) = outcomes.by_seed(data, seeds=seeds_of(data))
+    (runs,) = outcomes.by_seed(data, seeds=SEEDS)
     perplexity, (codes, _) = values(runs, "perplexity"), CODES[data]
     used = values(runs, "codes_used")
     return Claim(
