@@ -62,7 +62,9 @@ def main(argv: Sequence[str]) -> int:
     _print_table(signatures, f"{folder}, step {int(model.step.numpy())}")
     if any("image" in _inputs(function) for function in signatures.values()):
         print(f"Images go in as in training: {commands.RANGES[spec.image_range]}.")
-    print(f"Keras users: {keras_file}. From Python, with nothing but TensorFlow:\n")
+    print(f"Keras users: import {type(model).__module__}, then")
+    print(f"    keras.saving.load_model({str(keras_file)!r})\n")
+    print("From Python, with nothing but TensorFlow:\n")
     print(snippet(folder, signatures))
     return 0
 

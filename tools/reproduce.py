@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     # What is measured here must leave room for the training of the next run.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    if not systems and options.list:
+        systems = systems_with_claims()
     for system in systems or ([] if options.page_only else [""]):
         claims = load_claims(system)
         if options.list:

@@ -1,4 +1,4 @@
-"""Instance norm, and batch norm of single images: numbers, in somebody's own model."""
+"""Instance and layer norm, and batch norm of single images: numbers, in somebody's own model."""
 
 import keras
 import numpy as np
@@ -9,6 +9,7 @@ from tfgen.layers.instance_normalization import (
     BatchStatisticsNormalization,
     InstanceNormalization,
 )
+from tfgen.layers.layer_normalization import LayerNormalization
 from tfgen.training import strategies
 
 X = np.random.default_rng(0).normal(2.0, 3.0, (4, 6, 5, 3)).astype("float32")
@@ -32,6 +33,7 @@ def expected(axes):
     [
         (InstanceNormalization, False, (1, 2)),
         (InstanceNormalization, True, (1, 2)),
+        (LayerNormalization, False, (1, 2, 3)),
         (BatchStatisticsNormalization, False, (1, 2)),
         (BatchStatisticsNormalization, True, (0, 1, 2)),
     ],
@@ -69,6 +71,23 @@ def test_gradients_are_those_of_the_plain_formula(size) -> None:
         found.append(tape.gradient(value, [x, *layer.trainable_variables]))
     for ours, plain in zip(*found, strict=True):
         np.testing.assert_allclose(ours, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize(
+    "kind", [InstanceNormalization, LayerNormalization, BatchStatisticsNormalization]
+)
+def test_second_derivatives_know_that_the_mean_moves(kind, size) -> None:
+    """A slope does not depend on what is added to all pixels, and so its gradient there is 0."""
+    layer, x, added = built(kind), tf.constant(X[:size]), tf.Variable(0.5)
+    keywords = {"training": True} if kind is BatchStatisticsNormalization else {}
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(tf.sin(layer(x + added, **keywords)))
+        slope = tape.gradient(value, x)
+        penalty = tf.reduce_sum(tf.maximum(slope, 0.0) ** 2)
+    assert abs(outer.gradient(penalty, added)) < 1e-4 * penalty
 
 
 def _plain(x, layer):
@@ -124,6 +143,7 @@ def test_flat_images_far_from_0_on_replicas() -> None:
 def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:
     model = keras.Sequential([
         keras.Input((None, None, 3)), InstanceNormalization(), keras.layers.ReLU(),
+        LayerNormalization(),
         BatchStatisticsNormalization(epsilon=1e-2), keras.layers.GlobalAveragePooling2D(),
         keras.layers.Dense(1),
     ])  # fmt: skip
@@ -142,7 +162,9 @@ def test_epsilon_of_zero_is_refused() -> None:
         InstanceNormalization(epsilon=0.0)
 
 
-@pytest.mark.parametrize("kind", [InstanceNormalization, BatchStatisticsNormalization])
+@pytest.mark.parametrize(
+    "kind", [InstanceNormalization, LayerNormalization, BatchStatisticsNormalization]
+)
 @pytest.mark.parametrize("shape", [(4, 5), (4, 50, 3), (2, 4, 4, 4, 3)])
 def test_only_images_are_taken(kind, shape) -> None:
     with pytest.raises(ValueError, match=r"takes images \[B, H, W, C\]. Received: input shape"):

@@ -78,6 +78,7 @@ class AutoregressiveFlow(keras.layers.Layer):
                 context=context,
                 activation=activation,
                 seed=seed + block,
+                dtype=self.dtype_policy,
                 name=f"made_{block + 1}",
             )
             for block in range(blocks)

@@ -68,6 +68,12 @@ class HistoricalAverage(keras.layers.Layer):
         for mean, variable in zip(self.means[begin:], further, strict=True):
             mean.assign(tf.cast(tf.convert_to_tensor(variable), tf.float32))
 
+    def restart(self) -> None:
+        """Forgets the past: it begins with the current values."""
+        self.count.assign(1)
+        for value, mean in self._pairs():
+            mean.assign(value)
+
     def watch(self, variables: Iterable[Any]) -> None:
         """Takes these variables as theta from now on; means and count stay.
 

@@ -55,8 +55,16 @@ class InstanceNormalization(keras.layers.Layer):
         """[B, H, W, C] -> [B, H, W, C]."""
         if inputs.shape[0] == 1 and inputs.dtype.name in _OF_THE_KERNEL:
             return self._fused(inputs)
+        return self._over(inputs, [1, 2])
+
+    def _over(self, inputs: tf.Tensor, axes: list[int]) -> tf.Tensor:
+        """Scaled by the mean and the variance over these axes."""
         x = tf.cast(inputs, tf.float32)
-        return self._scaled(inputs, *tf.nn.moments(x, [1, 2], keepdims=True))
+        mean = tf.reduce_mean(x, axes, keepdims=True)
+        # `tf.nn.moments` takes the mean for a constant here: its second derivatives, which a
+        # gradient penalty needs, are wrong.
+        variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axes, keepdims=True)
+        return self._scaled(inputs, mean, variance)
 
     def _fused(self, inputs: tf.Tensor) -> tf.Tensor:
         """By TensorFlow's kernel for batch norm: of one image it is the same, in half the time."""

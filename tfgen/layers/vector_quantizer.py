@@ -93,7 +93,9 @@ class VectorQuantizer(keras.layers.Layer):
         limit = (3.0 / dimensions) ** 0.5
         init = keras.initializers.RandomUniform(-limit, limit, seed=self.seed)
         if self.decay is None:
-            self.table = self.add_weight(shape=shape, initializer=init, name="codes")
+            self.table = self.add_weight(
+                shape=shape, initializer=init, autocast=False, name="codes"
+            )
             return
         average: dict[str, Any] = {  # replicas make it of the same numbers
             "trainable": False, "autocast": False, "aggregation": "only_first_replica",

@@ -71,7 +71,9 @@ def estimate(
     Raises:
         ValueError: if k is below 1.
     """
-    return estimate_by(model.importance_terms, _drawn(model, batches, seed), k=k, seed=seed)
+    rows = getattr(getattr(model, "likelihood", None), "rows_at_once", None)
+    drawn = _drawn(model, batches, seed)
+    return estimate_by(model.importance_terms, drawn, k=k, seed=seed, rows=rows)
 
 
 def _drawn(
@@ -91,6 +93,7 @@ def estimate_by(
     *,
     k: int,
     seed: int,
+    rows: int | None = None,
 ) -> Estimates:
     """`estimate` with the weights of a function like `LatentModel.importance_terms`.
 
@@ -102,6 +105,8 @@ def estimate_by(
         batches: dicts with "image" [B, H, W, C].
         k: samples an example, at least 1.
         seed: int.
+        rows: samples of all examples that are drawn at once, or one of each where they are more;
+            None: as many as images of small decoders may be.
 
     Raises:
         ValueError: if k is below 1.
@@ -112,7 +117,7 @@ def estimate_by(
     parts = []
     for index, batch in enumerate(batches):
         image = batch["image"]
-        chunk = min(k, max(1, _ROWS // int(image.shape[0])))
+        chunk = min(k, max(1, (rows or _ROWS) // int(image.shape[0])))
         full, rest = divmod(k, chunk)
         key = tf.constant([seed, index], tf.int32)
         first, last = tf.constant(0), tf.constant(full)

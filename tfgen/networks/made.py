@@ -1,6 +1,7 @@
 """MADE: a masked MLP whose output for dimension i depends on the dimensions before i alone."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ def made(
     activation: str = "relu",
     output_stddev: float = 0.01,
     seed: int = 0,
+    dtype: Any = None,
     name: str = "made",
 ) -> keras.Model:
     """An autoregressive network (Germain et al. 2015), as a functional Keras model.
@@ -37,6 +39,7 @@ def made(
         activation: of the hidden layers.
         output_stddev: of the output's initial weights; small ones begin near the biases, 0.
         seed: int, of the initial weights.
+        dtype: of the layers, as for `keras.layers.Layer`; None is Keras' global policy.
         name: of the network.
 
     Raises:
@@ -72,19 +75,25 @@ def made(
     for index, width in enumerate(hidden_units):
         wanted = [int(d) for d in lowest + np.arange(width) % needed]
         linear = MaskedDense(
-            degrees, wanted, kernel_initializer=glorot(), name=f"hidden_{index + 1}"
+            degrees, wanted, kernel_initializer=glorot(), dtype=dtype, name=f"hidden_{index + 1}"
         )(hidden)
         if given is not None and index == 0:
             linear += keras.layers.Dense(
-                width, use_bias=False, kernel_initializer=glorot(), name="context_to_hidden"
+                width,
+                use_bias=False,
+                kernel_initializer=glorot(),
+                dtype=dtype,
+                name="context_to_hidden",
             )(given)
         degrees = wanted
-        hidden = keras.layers.Activation(activation, name=f"activation_{index + 1}")(linear)
+        hidden = keras.layers.Activation(activation, dtype=dtype, name=f"activation_{index + 1}")(
+            linear
+        )
     last = [rank + 1 for rank in ranks for _ in range(outputs)]
-    numbers = MaskedDense(degrees, last, strict=True, kernel_initializer=small(), name="output")(
-        hidden
-    )
-    numbers = keras.layers.Reshape((dimensions, outputs))(numbers)
+    numbers = MaskedDense(
+        degrees, last, strict=True, kernel_initializer=small(), dtype=dtype, name="output"
+    )(hidden)
+    numbers = keras.layers.Reshape((dimensions, outputs), dtype=dtype)(numbers)
     return keras.Model(point if given is None else [point, given], numbers, name=name)
 
 

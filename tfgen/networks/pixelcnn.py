@@ -139,7 +139,7 @@ class PixelCNNNetwork(keras.layers.Layer):
             raise ValueError(
                 f"a condition needs gated=True. Received: context={context}, gated=False"
             )
-        self.levels, self.gated, self.layers, self.filters = levels, gated, layers, filters
+        self.levels, self.gated, self.num_layers, self.filters = levels, gated, layers, filters
         self.kernel_size, self.first_kernel_size = kernel_size, first_kernel_size
         self.head_filters, self.context = head_filters, context
         self.embedding, self.seed = embedding, seed
@@ -408,7 +408,7 @@ class PixelCNNNetwork(keras.layers.Layer):
             "shape": list(self.shape),
             "levels": self.levels,
             "gated": self.gated,
-            "layers": self.layers,
+            "layers": self.num_layers,
             "filters": self.filters,
             "kernel_size": self.kernel_size,
             "first_kernel_size": self.first_kernel_size,

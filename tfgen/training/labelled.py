@@ -23,7 +23,7 @@ class LabelledExamples:
 
     Attributes:
         images: float32 [num_classes * per_class, H, W, C].
-        labels: int32 [num_classes * per_class]; -1, which no loss accepts, until `adapt`.
+        labels: int32 [num_classes * per_class]; -1, which `draw` refuses, until `adapt`.
 
     Raises:
         ValueError: if per_class is below 1.
@@ -77,7 +77,10 @@ class LabelledExamples:
     def draw(self, count: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """`count` of the images and their labels, without replacement; all, if they are fewer."""
         rows = tf.argsort(stateless.uniform(self.labels.shape, seed))[:count]
-        return tf.gather(self.images, rows), tf.gather(self.labels, rows)
+        labels = tf.gather(self.labels, rows)
+        message = "the labelled examples are not chosen: call adapt() before fit()"
+        with tf.control_dependencies([tf.debugging.assert_non_negative(labels, message)]):
+            return tf.gather(self.images, rows), tf.identity(labels)
 
 
 def choose(labels: np.ndarray, num_classes: int, per_class: int, seed: int) -> np.ndarray:

@@ -98,7 +98,6 @@ def train(
     if record is None:
         with one_line():
             model.adapt(data.batches("train", portion, seed=hparams.seed))
-        model.restart_averages()
         model.means.reset()
         record = {"seconds": 0.0, "means": vars(model.means)}
     if record.get("rewound"):

@@ -21,6 +21,13 @@ import tensorflow as tf
 from tfgen import stateless
 
 _TRAIN, _TEST = 0, 1  # Folded into the seed, so that the two never share noise.
+_AVERAGE = "average_"  # Begins the names of moving averages in Keras' files.
+_NOT_TAKEN = {  # Arguments of Keras' `compile`.
+    "loss": "its losses are its own",
+    "metrics": "its logs are its own",
+    "weighted_metrics": "its logs are its own",
+    "run_eagerly": "call tf.config.run_functions_eagerly(True) instead",
+}
 
 
 class GenerativeModel(keras.Model):
@@ -105,8 +112,8 @@ class GenerativeModel(keras.Model):
         """Batches that the first `step` train steps take, extra steps included."""
         return step + int(np.sum(np.broadcast_to(self.extra_steps(np.arange(step)), [step])))
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
-        """Sets what depends on the data before step 0, e.g. biases; default: nothing.
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
+        """Sets what depends on the data before step 0, e.g. biases, for `adapt`; default: nothing.
 
         Args:
             batches: the training split once, in fixed order.
@@ -165,7 +172,7 @@ class GenerativeModel(keras.Model):
             shape=shape, initializer=initializer, trainable=False, autocast=False, name=name
         )
 
-    # Compiling.
+    # Before step 0.
 
     def compile(
         self,
@@ -180,20 +187,31 @@ class GenerativeModel(keras.Model):
     ) -> None:
         """Gives each player its optimiser and builds it.
 
+        Keras' callbacks that change a step size change that of the first player alone; a schedule
+        can be given to each.
+
         Args:
             optimizer: for a model with one player: a Keras optimiser or its name.
             seed: int, source of all noise.
             clip_norm: gradients of a player are clipped to this global norm; None is off.
-            ema_decay: decay of the moving average of the trainable weights; None is off.
+            ema_decay: decay of the moving average of the trainable weights; None is off. The model
+                itself keeps the weights that it trains: sample, evaluate and save it inside
+                `with model.averaged_weights():`.
             jit_compile: compile the step by XLA. With several replicas it is left off, because
                 their all-reduce cannot be inside an XLA cluster.
             steps_per_execution: steps a call of the train function.
             **optimizers: for a model with several players: one optimiser each, by player's name.
 
         Raises:
-            ValueError: if a player has no optimiser, a name is no player's, or a network is not
-                built.
+            ValueError: if a player has no optimiser or that of another one, a name is no player's,
+                or a network is not built.
         """
+        foreign = sorted(optimizers.keys() & _NOT_TAKEN.keys())
+        if foreign:
+            raise ValueError(
+                f"compile() of {self.name} takes no {foreign[0]}: {_NOT_TAKEN[foreign[0]]}. "
+                f"Received: {foreign[0]}={optimizers[foreign[0]]!r}"
+            )
         for layer in self._flatten_layers(include_self=False):
             if not layer.built:
                 raise ValueError(
@@ -208,6 +226,12 @@ class GenerativeModel(keras.Model):
             raise ValueError(
                 f"compile() of {self.name} takes one optimiser for each player {sorted(players)}. "
                 f"Received: {sorted(given)}"
+            )
+        made = [id(o) for o in given.values() if isinstance(o, keras.optimizers.Optimizer)]
+        if len(set(made)) < len(made):
+            raise ValueError(
+                f"compile() of {self.name} takes an optimiser of its own for each player. "
+                f"Received: the same one for two of {sorted(players)}"
             )
         self._check_players(players)
         with self.distribute_strategy.scope():
@@ -231,6 +255,20 @@ class GenerativeModel(keras.Model):
         self.make_train_function(force=True)
         self.make_test_function(force=True)
 
+    def adapt(self, batches: tf.data.Dataset) -> None:
+        """Sets what depends on the data, e.g. biases, after `compile` and before `fit`.
+
+        Args:
+            batches: the training split once, in fixed order.
+
+        Raises:
+            ValueError: if the model is not compiled, so that it has no seed to draw by.
+        """
+        if not self.optimizers:
+            raise ValueError(f"{self.name} must be compiled before adapt: call compile() first")
+        self.adapt_to(batches)
+        self.restart_averages()
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Does nothing: a loaded model is compiled by whoever trains it on."""
 
@@ -240,13 +278,33 @@ class GenerativeModel(keras.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """As in Keras, without the optimisers, which Keras would write: twice the weights."""
-        hidden = {name: getattr(self, name, None) for name in ("optimizers", "optimizer")}
-        self.optimizers, self.optimizer = {}, None
+        hidden = {n: getattr(self, n, None) for n in ("optimizers", "optimizer", "averages")}
+        self.optimizers, self.optimizer, self.averages = {}, None, []
         try:
             super().save(*args, **kwargs)
         finally:
             for name, value in hidden.items():
                 setattr(self, name, value)
+
+    def save_own_variables(self, store: Any) -> None:
+        """As in Keras, and step and moving averages, which no layer has.
+
+        `.keras` files have no averages, like no optimisers.
+        """
+        super().save_own_variables(store)
+        store["step"] = self.step.numpy()
+        for index, average in enumerate(self.averages):
+            store[f"{_AVERAGE}{index:04d}"] = average.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """What `save_own_variables` wrote; of files without step or averages these stay."""
+        found = {key: store[key] for key in store.keys()}
+        if "step" in found:
+            self.step.assign(np.asarray(found.pop("step")))
+        averages = [found.pop(key) for key in list(found) if key.startswith(_AVERAGE)]
+        for average, value in zip(self.averages if averages else (), averages, strict=True):
+            average.assign(np.asarray(value))
+        super().load_own_variables(found)
 
     def _check_players(self, players: Mapping[str, list[keras.Variable]]) -> None:
         owners: dict[int, list[str]] = {id(v): [] for v in self.trainable_variables}
@@ -267,10 +325,11 @@ class GenerativeModel(keras.Model):
         self, optimizer: Any, variables: list[keras.Variable], clip_norm: float | None
     ) -> keras.optimizers.Optimizer:
         optimizer = keras.optimizers.get(optimizer)
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         if clip_norm is not None:
-            # Each replica hands in 1/replicas of the clipped sum, see `minimize`.
-            optimizer.global_clipnorm = clip_norm / self.distribute_strategy.num_replicas_in_sync
-        if self.dtype_policy.name == "mixed_float16":
+            _inner(optimizer).global_clipnorm = clip_norm
+        halves = any(layer.compute_dtype == "float16" for layer in self._flatten_layers())
+        if halves and not scaled:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(variables)
         return optimizer
@@ -360,11 +419,16 @@ class GenerativeModel(keras.Model):
         if scaled:
             scale = optimizer.scale_loss(scale)
         grads = gradients(scale)
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        # What is clipped, or searched for an overflow on one replica, is the sum over replicas.
-        if replicas > 1 and (scaled or inner.global_clipnorm is not None):
+        clip_norm = _inner(optimizer).global_clipnorm
+        # What is clipped, or searched for an overflow on one replica, is the sum over replicas, of
+        # which each hands in its part: too small for the optimiser to clip it again.
+        if replicas > 1 and (scaled or clip_norm is not None):
             replica = tf.distribute.get_replica_context()
-            grads = [g / replicas for g in replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)]
+            grads = replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)
+            if clip_norm is not None:
+                factor = optimizer.dynamic_scale.value if scaled else 1.0
+                grads, _ = tf.clip_by_global_norm(grads, clip_norm * factor)
+            grads = [g / replicas for g in grads]
         variables = self.players()[player]
         if when is None:
             optimizer.apply(grads, variables)
@@ -448,12 +512,15 @@ class GenerativeModel(keras.Model):
             return by_stage(execute, iterator, steps)
 
         def run_to_end(iterator: Iterator, steps: int) -> list[dict[str, float]]:
-            if alone:
+            if alone and isinstance(iterator, tf.data.Iterator):
                 return by_stage(execute_to_end, iterator, steps)
             # TensorFlow cannot run several replicas inside a condition, and a step that finds no
-            # batch has moved the step counters before it fails.
-            portion = itertools.islice(iterator, steps)
-            return [logs for batch in portion for logs in by_stage(execute_batch, batch, 1)]
+            # batch has moved the step counters before it fails. `train_on_batch` has a generator.
+            found = []
+            for batch in itertools.islice(iterator, steps):
+                self._check_shares(batch)
+                found += by_stage(execute_batch, batch, 1)
+            return found
 
         def train_function(iterator: Iterator) -> dict[str, float]:
             rows = run_to_end(iterator, self.steps_per_execution)
@@ -492,6 +559,20 @@ class GenerativeModel(keras.Model):
         self.test_function = test_function
         return test_function
 
+    def _check_shares(self, batch: Any) -> None:
+        """Whether each replica has an example of a batch to train on.
+
+        Raises:
+            ValueError: if one has none; its mean loss would be NaN.
+        """
+        shares = self.distribute_strategy.experimental_local_results(tf.nest.flatten(batch)[0])
+        sizes = [len(share) for share in shares]
+        if 0 in sizes:
+            raise ValueError(
+                "each replica must have an example of every batch: batch with drop_remainder=True. "
+                f"Received: {sizes} examples on {len(sizes)} replicas"
+            )
+
     def _stage_at(self, step: int) -> tuple[int, int]:
         """The stage of a step, and how many steps are left of it from there."""
         starts = self.stage_starts()
@@ -525,20 +606,36 @@ class GenerativeModel(keras.Model):
     def as_batch(self, data: Any) -> dict[str, tf.Tensor]:
         """The dict of tensors that `train_step` takes, from what Keras' `fit` hands over.
 
-        A dict is taken as it is; a tensor or a tuple (x, y) is named by `needs`, in order.
+        A dict is taken as it is, its floating-point tensors as float32; a tensor or a tuple (x, y)
+        is named by `needs`, in order.
 
         Raises:
-            ValueError: if a key of `needs` is missing.
+            ValueError: if a key of `needs` is missing, images are integers, or examples are
+                weighted.
         """
+        parts = data if isinstance(data, (tuple, list)) else (data,)
+        if len(parts) > max(2, len(self.needs)) and parts[-1] is not None:
+            raise ValueError(f"{self.name} takes no sample weights. Received: a third part of data")
+        data = parts[0]  # a dict, with or without targets beside it
         if not isinstance(data, Mapping):
-            parts = data if isinstance(data, (tuple, list)) else (data,)
-            data = dict(zip(self.needs, parts, strict=False))
+            data = {k: v for k, v in zip(self.needs, parts, strict=False) if v is not None}
         for key in self.needs:
             if key not in data:
                 raise ValueError(
                     f"{self.name} needs the batch keys {list(self.needs)}. Received: {list(data)}"
                 )
-        return dict(data)
+        batch = {key: tf.convert_to_tensor(value) for key, value in data.items()}
+        for key in self.needs:
+            if batch[key].dtype.is_integer and len(batch[key].shape) > 2:
+                raise ValueError(
+                    f"{key!r} must be floating-point numbers in the range that the model is for, "
+                    f"as [0, 1] or [-1, 1]. Received: {batch[key].dtype.name}"
+                )
+        return {k: tf.cast(v, tf.float32) if v.dtype.is_floating else v for k, v in batch.items()}
+
+    def get_metrics_result(self) -> dict[str, float]:
+        """The running means of the logs, which `fit` and `evaluate` report."""
+        return self.means.result()
 
     def reset_metrics(self) -> None:
         """Starts the running means of the logs anew."""
@@ -602,6 +699,11 @@ class GenerativeModel(keras.Model):
 def deserialize(config: dict[str, Any]) -> Any:
     """A network or layer from its config, which Keras would empty if it is a functional model's."""
     return keras.saving.deserialize_keras_object(copy.deepcopy(config))
+
+
+def _inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """What makes the moves: of an optimiser that scales losses, the one inside."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _at_least_one(value: tf.Tensor) -> tf.Tensor:

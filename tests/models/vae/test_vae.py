@@ -85,6 +85,7 @@ def test_kl_weight_warms_up() -> None:
 
 def test_adapt_sets_the_bias_to_the_clipped_logit_of_the_mean() -> None:
     model = vae.VAE(*vae.networks((8, 8, 1), vae.HParams()))
+    model.compile()
     images = np.zeros((4, 8, 8, 1), np.float32)
     images[0, :4] = 1.0  # mean 1/4 in the upper half, 0 in the lower
     model.adapt(tf.data.Dataset.from_tensor_slices({"image": images}).batch(3))

@@ -53,7 +53,7 @@ class HParams(hparams.HParams):
     hidden_units: tuple[int, ...] = (1024,)  # Widths of each MADE's hidden layers.
     batch_norm: bool = True  # Batch normalisation after each block, seen from the data.
     alpha: float = 1e-6  # How far images keep from the ends of the logit.
-    l2: float = 1e-6  # Weight of the squared norm of all weights in the loss.
+    l2: float = 1e-6  # Weight of the squared norm of all kernels in the loss, biases left out.
     conditional: bool = False  # Whether the density is given the label's class.
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("blocks", "hidden_units")
@@ -82,7 +82,7 @@ class MAF(GenerativeModel):
             one, is as many as there are classes.
         event_shape: of one example: (H, W, C) are images of 256 levels in [0, 1], (d,) vectors.
         alpha: how far images keep from the ends of the logit.
-        l2: weight of the squared norm of all weights in the loss.
+        l2: weight of the squared norm of all kernels in the loss.
 
     Raises:
         ValueError: if the flow does not fit the examples.

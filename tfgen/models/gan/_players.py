@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfgen import stateless
 from tfgen.data import DataSpec
+from tfgen.layers.layer_normalization import LayerNormalization
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch, VirtualBatchNormalization
 from tfgen.networks import dcgan
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 NORMS: dict[str, dcgan.Norm | None] = {
     "batch": dcgan.batch_norm,
-    "layer": keras.layers.LayerNormalization,
+    "layer": LayerNormalization,
     "none": None,
 }
 _REFERENCE = 4  # Salt of the reference latents; `gan.py` has those of a step.
@@ -152,8 +153,8 @@ def compile(model: "GAN", hparams: "HParams", train_size: int) -> "GAN":
         rate = hparams.learning_rate
         if player.startswith("discriminator"):
             rate = hparams.discriminator_learning_rate or rate
-        own = dataclasses.replace(hparams, learning_rate=rate)
-        updates = model.updates(player, total_steps)
+        updates, warmup = (model.updates(player, n) for n in (total_steps, hparams.warmup_steps))
+        own = dataclasses.replace(hparams, learning_rate=rate, warmup_steps=warmup)
         made[player] = optimizer(hparams, schedules.learning_rate(own, updates))
     model.compile(**made, **hparams.compile_options())
     return model

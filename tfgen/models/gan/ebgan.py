@@ -59,7 +59,6 @@ class HParams(gan.HParams):
 
     POSITIVE = ("discriminator_units", "margin")
     NOT_EMPTY = ("discriminator_units",)
-    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("repelling_weight",)
 
     def __post_init__(self) -> None:
@@ -75,6 +74,11 @@ class HParams(gan.HParams):
                 "the repelling regulariser compares the fakes of a batch: --batch_size must be at "
                 f"least 2. Received: --batch_size={self.batch_size}"
             )
+
+    @property
+    def learns_more(self) -> bool:
+        """Whether it has the repelling regulariser."""
+        return self.repelling_weight > 0
 
     @property
     def examples_compared(self) -> int:

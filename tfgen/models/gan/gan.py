@@ -35,6 +35,7 @@ from tfgen.layers.historical_average import HistoricalAverage
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.losses import adversarial, penalties
 from tfgen.models.gan import _diagnosis, _players
+from tfgen.training import strategies
 from tfgen.training.model import GenerativeModel, deserialize
 
 Objective = Literal[
@@ -97,7 +98,6 @@ class HParams(hparams.HParams):
         "historical_average_weight", "minibatch_kernels",
     )  # fmt: skip
     NOT_EMPTY: ClassVar[tuple[str, ...]] = ("hidden_units",)
-    MORE_TO_LEARN: ClassVar[bool] = False  # Whether G has losses beside those of these flags.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,7 +124,7 @@ class HParams(hparams.HParams):
                 f"Received: --discriminator_norm=layer --networks={self.networks}"
             )
         matches = self.feature_matching_layer is not None and self.feature_matching_weight > 0
-        if not (self.adversarial_weight or matches or self.MORE_TO_LEARN):
+        if not (self.adversarial_weight or matches or self.learns_more):
             raise ValueError(
                 "the generator has nothing to learn by: set --adversarial_weight above 0, or "
                 "--feature_matching_layer with a weight. Received: --adversarial_weight=0.0 "
@@ -150,6 +150,11 @@ class HParams(hparams.HParams):
                 "a penalty is on the gradient of one example, which the others of its batch must "
                 f"not change: set {right}. Received: --penalty={self.penalty} {mixing}"
             )
+
+    @property
+    def learns_more(self) -> bool:
+        """Whether the generator has losses beside the objective and feature matching."""
+        return False
 
     @property
     def event_scale(self) -> float:
@@ -185,7 +190,8 @@ class GAN(GenerativeModel):
     and the discriminator such images to logits [B, 1].
 
     `fit` wants batches of real examples; in a train step the discriminator moves
-    `discriminator_steps` times and then the generator once.
+    `discriminator_steps` times and then the generator once. In `fit` they all see the step's batch,
+    with other latents each time; in `tfgen.train` each has a batch of its own.
 
     Args:
         generator: built Keras model from latents [B, d] to images or vectors.
@@ -229,7 +235,7 @@ class GAN(GenerativeModel):
     ):
         super().__init__(**kwargs)
         made, judged = generator.output_shape[1:], discriminator.input_shape[1:]
-        if made != judged:
+        if not tf.TensorShape(judged).is_compatible_with(made):
             raise ValueError(
                 "the discriminator must take what the generator makes. "
                 f"Received: generator output {made}, discriminator input {judged}"
@@ -238,6 +244,15 @@ class GAN(GenerativeModel):
             raise ValueError(
                 f"discriminator_steps must be more than 0. Received: {discriminator_steps}"
             )
+        weights = {
+            "penalty_weight": penalty_weight,
+            "feature_matching_weight": feature_matching_weight,
+            "adversarial_weight": adversarial_weight,
+            "historical_average_weight": historical_average_weight,
+        }
+        for name, weight in weights.items():
+            if weight < 0:
+                raise ValueError(f"{name} must be 0 or more. Received: {weight}")
         for name, value, kind in (("penalty", penalty, Penalty), ("latents", latents, Latents)):
             allowed = list(get_args(kind))
             if value not in allowed:
@@ -308,6 +323,12 @@ class GAN(GenerativeModel):
             if player not in self.past:
                 self.past[player] = HistoricalAverage()
             self.past[player].extend(network.trainable_variables)
+
+    def restart_averages(self) -> None:
+        """Those of the weights and, for historical averaging, of each player's past."""
+        super().restart_averages()
+        for past in self.past.values():
+            past.restart()
 
     def updates(self, player: str, steps: int) -> int:
         """How often a player moves in the first train steps and their extra steps."""
@@ -529,10 +550,12 @@ def spread(batch: tf.Tensor) -> tf.Tensor:
 
 
 def feature_distance(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-    """||E f(x) - E f(G(z))||^2 of activations [B, ...] (Salimans et al. 2016, section 3.1)."""
-    difference = tf.reduce_mean(tf.cast(real, tf.float32), 0) - tf.reduce_mean(
-        tf.cast(fake, tf.float32), 0
-    )
+    """||E f(x) - E f(G(z))||^2 of activations [B, ...] (Salimans et al. 2016, section 3.1).
+
+    In a train step the means are over the batches of all replicas.
+    """
+    means = (tf.reduce_mean(tf.cast(features, tf.float32), 0) for features in (real, fake))
+    difference = strategies.mean_over_replicas(tf.subtract(*means))
     return tf.reduce_sum(tf.square(difference))
 
 

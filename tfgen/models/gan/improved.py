@@ -156,7 +156,7 @@ class SemiSupervisedGAN(gan.GAN):
 
     # Before the first step.
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
         """Chooses the labelled examples, and starts weight norm by the first 500 of all.
 
         Args:

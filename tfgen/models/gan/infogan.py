@@ -62,12 +62,18 @@ class HParams(gan.HParams):
     info_to_generator: bool = True
 
     POSITIVE = ("dense_units",)
-    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("continuous_codes", "categorical_weight", "continuous_weight")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_codes(self.categorical_codes, self.continuous_codes)
+
+    @property
+    def learns_more(self) -> bool:
+        """Whether the generator learns to tell of a code."""
+        categorical = self.categorical_codes and self.categorical_weight
+        continuous = self.continuous_codes and self.continuous_weight
+        return self.info_to_generator and bool(categorical or continuous)
 
 
 @keras.saving.register_keras_serializable("tfgen")

@@ -57,7 +57,6 @@ class HParams(gan.HParams):
     # three digits.
     side_by_side: bool = False
 
-    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("distance_weight", "mode_weight")
 
     def __post_init__(self) -> None:
@@ -67,6 +66,11 @@ class HParams(gan.HParams):
                 "--side_by_side is for convolutional networks: set --networks=dcgan. "
                 f"Received: --networks={self.networks}"
             )
+
+    @property
+    def learns_more(self) -> bool:
+        """Whether the generator has one of the two regularisers."""
+        return self.form != "plain" and max(self.distance_weight, self.mode_weight) > 0
 
 
 @keras.saving.register_keras_serializable("tfgen")

@@ -39,6 +39,7 @@ DENSE = {  # What differs in the dense networks.
     "initializer": functools.partial(keras.initializers.Orthogonal, 0.8),
 }
 _POINT_SCALE = 0.25  # Of points, before a dense discriminator sees them.
+_NOT_UNROLLED = ("weight_decay", "clipnorm", "clipvalue", "gradient_accumulation_steps")
 _TINY = 1e-30  # Below it sqrt(v) counts as constant: its slope is infinite at v = 0.
 
 
@@ -71,15 +72,20 @@ class Lookahead:
 
     Args:
         optimizer: a built `keras.optimizers.Adam` without AMSGrad, or `SGD` without momentum.
-        replicas: number of replicas, each with the mean gradient; see `GenerativeModel.minimize`.
 
     Raises:
-        ValueError: if it is another optimiser.
+        ValueError: if it is another optimiser, or has weight decay or clips single gradients.
     """
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer, replicas: int = 1):
+    def __init__(self, optimizer: keras.optimizers.Optimizer):
         adam = isinstance(optimizer, keras.optimizers.Adam) and not optimizer.amsgrad
         sgd = isinstance(optimizer, keras.optimizers.SGD) and not optimizer.momentum
+        more = [name for name in _NOT_UNROLLED if getattr(optimizer, name) is not None]
+        if more:
+            raise ValueError(
+                f"unrolled steps know no {' and no '.join(more)}. Received: "
+                + ", ".join(f"{name}={getattr(optimizer, name)}" for name in more)
+            )
         if not (adam or sgd):
             raise ValueError(
                 "unrolled steps are those of Adam without AMSGrad, or of SGD without momentum. "
@@ -87,8 +93,7 @@ class Lookahead:
             )
         self.optimizer = optimizer
         self.learning_rate = tf.convert_to_tensor(optimizer.learning_rate)
-        clip = optimizer.global_clipnorm
-        self.clip_norm = None if clip is None else clip * replicas
+        self.clip_norm = optimizer.global_clipnorm
         # Adam's count of steps and its moments m and v, now; SGD has none.
         self.moments: tuple = ()
         if adam:
@@ -182,7 +187,7 @@ class UnrolledGAN(gan.GAN):
         """
         replica = tf.distribute.get_replica_context()
         replicas = self.distribute_strategy.num_replicas_in_sync
-        ahead = Lookahead(self.optimizers["discriminator"], replicas)
+        ahead = Lookahead(self.optimizers["discriminator"])
         weights = [tf.convert_to_tensor(v) for v in self.discriminator.trainable_variables]
         moments = ahead.moments
         # Each is traced once and not K times.

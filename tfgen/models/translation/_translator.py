@@ -112,10 +112,10 @@ class Translator(GenerativeModel):
         stride: int,
         least: int,
         objective: str,
-        adversarial_weight: float,
-        discriminator_weight: float,
-        penalty: str,
-        penalty_weight: float,
+        adversarial_weight: float = 1.0,
+        discriminator_weight: float = 0.5,
+        penalty: str = "none",
+        penalty_weight: float = 10.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -156,7 +156,7 @@ class Translator(GenerativeModel):
         }
         return cls(**{**config, **networks})
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
         """Keeps some training images for `sample`."""
         first = next(iter(batches.unbatch().batch(_EXAMPLES)))
         self.examples.assign(np.resize(self.source(first).numpy(), self.examples.shape))

@@ -61,6 +61,14 @@ class HParams(_translator.HParams):
     POSITIVE: ClassVar[tuple[str, ...]] = ("blocks",)
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("cycle_weight", "identity_weight", "pool_size")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not max(self.adversarial_weight, self.cycle_weight, self.identity_weight):
+            raise ValueError(
+                "the generators have nothing to learn by: set --adversarial_weight, --cycle_weight "
+                "or --identity_weight above 0. Received: 0.0 for each"
+            )
+
     @property
     def needs(self) -> tuple[str, ...]:
         """An image of each domain."""
@@ -99,10 +107,21 @@ class ImagePool:
             seed: int32 [2], the same on all replicas.
 
         Raises:
-            ValueError: if the pool is too small for one batch.
+            ValueError: if the pool is too small for one batch, or the batch size is not known, or
+                images are of another shape.
         """
         number = fake.shape[0]
-        if number is None or number > self.size:
+        if number is None:
+            raise ValueError(
+                "the pool takes batches of one size: batch with drop_remainder=True, or set "
+                "pool_size=0. Received: batches of a size that is not known before they come"
+            )
+        if fake.shape[1:] != self.images.shape[1:]:
+            raise ValueError(
+                f"images of the pool are {tuple(self.images.shape[1:])}, as image_shape says. "
+                f"Received: {tuple(fake.shape[1:])}"
+            )
+        if number > self.size:
             raise ValueError(
                 f"the pool must hold a batch: --pool_size must be at least the batch size, or 0. "
                 f"Received: --pool_size={self.size} for {number} fakes"

@@ -17,6 +17,12 @@ LIKELIHOODS: dict[str, Callable[..., tfd.Distribution]] = {
     "discretized_logistic": distributions.discretized_logistic,
     "logistic_mixture": distributions.logistic_mixture,
 }
+NUMBERS = {  # That a decoder gives for each value of a pixel.
+    "bernoulli": 1,
+    "gaussian": 2,
+    "discretized_logistic": 2,
+    "logistic_mixture": 3 * distributions.MIXTURE,
+}
 
 
 class Posterior(keras.layers.Layer):
@@ -64,9 +70,12 @@ class Likelihood(keras.layers.Layer):
 
     Attributes:
         kind: its name among `LIKELIHOODS`; None for another.
+        rows_at_once: images of which densities are found at once, which bounds the memory; None:
+            any number.
     """
 
     kind: str | None = None
+    rows_at_once: int | None = None
 
     def distribution(self, outputs: tf.Tensor) -> tfd.Distribution:
         """The distribution over images, for a decoder's numbers [..., H, W, numbers]."""
@@ -305,6 +314,10 @@ class PixelwiseLikelihood(Likelihood):
         """See `Likelihood`."""
         return LIKELIHOODS[self.kind](outputs)
 
+    def image(self, distribution: tfd.Distribution, seed: tf.Tensor) -> tf.Tensor:
+        """Means, see `Likelihood`; a Gaussian's, which may be outside of [0, 1], are clipped."""
+        return tf.clip_by_value(distribution.mean(), 0.0, 1.0)
+
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`."""
         return {**super().get_config(), "kind": self.kind}
@@ -329,6 +342,7 @@ class PixelCNNLikelihood(Likelihood):
         if not network.context:
             raise ValueError("a likelihood's PixelCNN needs a condition. Received: context=0")
         self.network = network
+        self.rows_at_once = max(1, 2500 // network.filters)
         self.built = True
 
     def distribution(self, outputs: tf.Tensor) -> tfd.Distribution:
@@ -399,9 +413,7 @@ def pixel_numbers(hparams: Any, channels: int) -> int:
     """How many numbers the likelihood by the flags of `vae.HParams` is given for each pixel."""
     if hparams.likelihood == "pixelcnn":
         return hparams.pixelcnn_context
-    return channels * {"bernoulli": 1, "logistic_mixture": 3 * distributions.MIXTURE}.get(
-        hparams.likelihood, 2
-    )
+    return channels * NUMBERS[hparams.likelihood]
 
 
 def likelihood(hparams: Any, image_shape: Sequence[int]) -> Likelihood:

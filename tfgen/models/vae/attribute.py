@@ -168,7 +168,7 @@ class AttributeCVAE(GenerativeModel):
         networks = {name: deserialize(config[name]) for name in cls.NETWORKS}
         return cls(**{**config, **networks})
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
         """Keeps the least and largest values of the attributes, and those of some examples."""
         rows = np.concatenate([batch["attributes"].numpy() for batch in batches])
         self.lowest.assign(rows.min(0))

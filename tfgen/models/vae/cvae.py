@@ -182,9 +182,9 @@ class CVAE(vae.VAE):
         """The model that `get_config` describes."""
         return super().from_config({**config, "baseline": deserialize(config["baseline"])})
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
         """Begins at the mean image, see `VAE`, and keeps some training images for `sample`."""
-        super().adapt(batches)
+        super().adapt_to(batches)
         if self.likelihood.kind == "bernoulli":
             vae.begin_at_mean_image(self.baseline, batches)
         first = next(iter(batches))["image"].numpy()

@@ -65,6 +65,11 @@ class HParams(vae.HParams):
                 "--dreg asks the posterior for densities at points that it did not draw, which "
                 f"take a flow one pass a dimension. Received: --dreg --posterior={self.posterior}"
             )
+        if self.dreg and self.free_bits:
+            raise ValueError(
+                "--dreg has no gradient of single layers, which free bits stop: set --free_bits=0. "
+                f"Received: --dreg --free_bits={self.free_bits}"
+            )
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -75,11 +80,12 @@ class IWAE(vae.VAE):
         encoder: as for `VAE`.
         decoder: as for `VAE`.
         k: importance samples per image.
-        dreg: use the doubly reparameterised gradient for the encoder.
+        dreg: use the doubly reparameterised gradient for the encoder, which must give the same for
+            the same inputs in training: no dropout, no batch statistics.
         **kwargs: further arguments of `VAE` but `analytic_kl`.
 
     Raises:
-        ValueError: as `VAE`, and for dreg with a posterior that is no Gaussian.
+        ValueError: as `VAE`, and for dreg with a posterior that is no Gaussian or with free bits.
     """
 
     def __init__(
@@ -90,6 +96,11 @@ class IWAE(vae.VAE):
             raise ValueError(
                 "dreg needs Gaussian posteriors, which tell densities at points that they did not "
                 f"draw. Received: {[type(p).__name__ for p in self.posteriors]}"
+            )
+        if dreg and self.free_bits:
+            raise ValueError(
+                "dreg has no gradient of single layers, which free bits stop: set free_bits=0. "
+                f"Received: free_bits={self.free_bits}"
             )
         self.dreg = dreg
 
@@ -122,6 +133,8 @@ class IWAE(vae.VAE):
             # Its gradient is that of L_k: bounds.iwae differentiates to the normalised weights.
             loss = -tf.reduce_mean(bounds.iwae(log_weights))
         weights = bounds.normalized_weights(log_weights)[..., tf.newaxis]
+        # Of the posterior's density kl_weight parts are in a weight.
+        share = 1.0 - kl_weight + kl_weight * weights
 
         def gradients(scale: tf.Tensor) -> list[tf.Tensor]:
             inference = [v for e in self.encoders for v in e.trainable_variables]
@@ -131,9 +144,10 @@ class IWAE(vae.VAE):
             of_decoder, of_latents = weighing.gradient(
                 loss, [generative, leaves], output_gradients=scale
             )
-            # The first pass weighs each sample by w~; the encoder's gradient wants w~ squared.
+            # The first pass weighs each sample by w~; the encoder's gradient wants w~ squared, and
+            # w~ where the density has no weight.
             of_encoder = sampling.gradient(
-                latents, inference, output_gradients=[weights * g for g in of_latents]
+                latents, inference, output_gradients=[share * g for g in of_latents]
             )
             found = {id(v): g for v, g in zip(generative, of_decoder, strict=True)}
             found.update({id(v): g for v, g in zip(inference, of_encoder, strict=True)})

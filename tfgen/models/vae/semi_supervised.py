@@ -239,7 +239,7 @@ class SemiSupervisedVAE(GenerativeModel):
         upper = {"m2": [v for part in parts for v in part.trainable_variables]}
         return upper if self.m1 is None else {"m1": self.m1.trainable_variables, **upper}
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
         """Chooses the labelled images, by the seed that `compile` was given."""
         self.labelled.adapt(batches, self.seed)
 

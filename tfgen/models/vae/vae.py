@@ -258,6 +258,21 @@ class VAE(GenerativeModel):
             raise ValueError(
                 f"posteriors and prior must be over {wanted} latents. Received: {found}"
             )
+        *above, lowest = self.decoders
+        for decoder, below in zip(above, reversed(self.latent_dims[:-1]), strict=True):
+            if tuple(decoder.output_shape[1:]) != (2 * below,):
+                raise ValueError(
+                    f"{decoder.name} must give means and log sigmas of {below} latents, "
+                    f"{(2 * below,)}. Received: {tuple(decoder.output_shape[1:])}"
+                )
+        if self.likelihood.kind is not None:
+            *sides, channels = self.image_shape
+            shape = (*sides, channels * _slots.NUMBERS[self.likelihood.kind])
+            if tuple(lowest.output_shape[1:]) != shape:
+                raise ValueError(
+                    f"{lowest.name} must give {shape} for a {self.likelihood.kind} likelihood of "
+                    f"images {self.image_shape}. Received: {tuple(lowest.output_shape[1:])}"
+                )
         for encoder, posterior in zip(self.encoders, self.posteriors, strict=True):
             if encoder.output_shape[-1] != posterior.outputs:
                 raise ValueError(
@@ -304,7 +319,7 @@ class VAE(GenerativeModel):
             config["likelihood"] = deserialize(config["likelihood"])
         return cls(**config)
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
         """Sets the output bias to the logit of the mean image, clipped to [0.001, 0.999].
 
         Only for a Bernoulli likelihood whose decoder ends in a `Dense` layer (Burda et al.).
@@ -437,7 +452,10 @@ class VAE(GenerativeModel):
         return tf.where(kl < self.free_bits, tf.stop_gradient(ratio), ratio)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl"."""
+        """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl".
+
+        With several stochastic layers also the KL of each, "kl_1", ..., bottom first.
+        """
         image = batch["image"]
         with tf.GradientTape() as tape:
             inference = self.infer(image, self.k, self.noise_seed(), training=True)
@@ -463,7 +481,9 @@ class VAE(GenerativeModel):
     def _logs(loss: tf.Tensor, terms: dict[str, Any]) -> dict[str, tf.Tensor]:
         kl = tf.reduce_mean(terms["posterior"] - terms["prior"])
         likelihood = tf.reduce_mean(terms["likelihood"])
-        return {"loss": loss, "elbo": likelihood - kl, "likelihood": likelihood, "kl": kl}
+        logs = {"loss": loss, "elbo": likelihood - kl, "likelihood": likelihood, "kl": kl}
+        ratios = terms["ratios"] if len(terms["ratios"]) > 1 else ()
+        return logs | {f"kl_{i}": -tf.reduce_mean(r) for i, r in enumerate(ratios, start=1)}
 
     # Using a trained model.
 
@@ -549,7 +569,14 @@ class VAE(GenerativeModel):
 
     def log_prob(self, image: tf.Tensor, seed: int | tf.Tensor, k: int = 100) -> tf.Tensor:
         """A lower bound on log p(x), L_k: images [B, H, W, C] -> [B], in nats."""
-        return bounds.iwae(self.importance_terms(image, k, _seed(seed))["log_weight"])
+        if self.likelihood.rows_at_once is None:
+            return bounds.iwae(self.importance_terms(image, k, _seed(seed))["log_weight"])
+        log_weights = tf.map_fn(  # one sample of all images at a time, for the memory
+            lambda seed: self.importance_terms(image, 1, seed)["log_weight"][0],
+            stateless.split(_seed(seed), k),
+            fn_output_signature=tf.float32,
+        )
+        return bounds.iwae(log_weights)
 
 
 def plane_of_quantiles(side: int) -> tf.Tensor:

@@ -74,7 +74,6 @@ class HParams(gan.HParams):
     # Distance from it at which the stronger player waits; none is off.
     margin: float | None = 0.35
 
-    MORE_TO_LEARN = True
     NOT_NEGATIVE = ("similarity_weight", "equilibrium", "margin")
 
     def __post_init__(self) -> None:
@@ -102,6 +101,11 @@ class HParams(gan.HParams):
                 "--form=vae is for --networks=dcgan without --norm=virtual. "
                 f"Received: --networks={self.networks} --norm={self.norm}"
             )
+
+    @property
+    def learns_more(self) -> bool:
+        """Whether the decoder learns from reconstructions."""
+        return self.form == "vae" or (self.form != "gan" and self.similarity_weight > 0)
 
     @property
     def image_range(self) -> str:

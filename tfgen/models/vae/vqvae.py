@@ -176,7 +176,7 @@ class VQVAE(GenerativeModel):
             config[key] = deserialize(config[key])
         return cls(**config)
 
-    def adapt(self, batches: tf.data.Dataset) -> None:
+    def adapt_to(self, batches: tf.data.Dataset) -> None:
         """Last biases begin at the mean image, see `VAE`."""
         if self.likelihood.kind == "bernoulli":
             vae.begin_at_mean_image(self.decoder, batches)
