@@ -88,6 +88,31 @@ def fails(tmp_path, digits_dir, capsys):
         ([*GAN, "--feature_matching_layer=conv_9"], r"layers \['.*'\]\. Received: 'conv_9'"),
         ([*GAN, "--adversarial_weight=0"], "the generator has nothing to learn by"),
         (
+            ["--system=gan.infogan", "--adversarial_weight=0", "--info_to_generator=false"],
+            "nothing to learn by",
+        ),
+        (
+            ["--system=gan.ebgan", "--adversarial_weight=0", "--repelling_weight=0"],
+            "nothing to learn by",
+        ),
+        (
+            ["--system=gan.mdgan", "--adversarial_weight=0", "--form=plain"],
+            "nothing to learn by",
+        ),
+        (
+            ["--system=vae.vae_gan", "--adversarial_weight=0", "--form=gan"],
+            "nothing to learn by",
+        ),
+        (
+            [
+                "--flagfile=configs/cyclegan_digits.cfg",
+                "--adversarial_weight=0",
+                "--cycle_weight=0",
+                "--identity_weight=0",
+            ],
+            "generators have nothing to learn by",
+        ),
+        (
             ["--system=gan.improved", "--feature_matching_layer=none"],
             "nothing to learn by.*--feature_matching_layer=none",
         ),

@@ -208,6 +208,15 @@ def test_a_flow_is_called_in_half_precision(kind, precision) -> None:
     assert np.isfinite(made).all()
 
 
+def test_networks_have_the_precision_of_their_flow() -> None:
+    flow = AutoregressiveFlow(2, blocks=1, hidden_units=(8,), context=3, dtype="mixed_bfloat16")
+    layers = [x for x in flow.networks[0].layers if not isinstance(x, keras.layers.InputLayer)]
+    precisions = {x.compute_dtype for x in layers if x.weights}
+    assert precisions == {"bfloat16"}
+    twin = AutoregressiveFlow.from_config(flow.get_config())
+    assert twin.networks[0].get_layer("hidden_1").compute_dtype == "bfloat16"
+
+
 def test_batch_norm_takes_float64_data() -> None:
     layer, x = FlowBatchNormalization(2, epsilon=0.0), points(50, 2)
     np.testing.assert_array_equal(layer(np.float64(x)), layer(np.float32(np.float64(x))))

@@ -193,6 +193,13 @@ def test_every_variable_has_one_optimiser(model):
     assert set(model.optimizers) == set(model.players())
 
 
+def test_its_summary_is_that_of_a_dry_run(case, model):
+    lines = []
+    model.summary(expand_nested=True, print_fn=lines.append)
+    trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert f" Trainable params: {trained:,} " in "\n".join(lines)
+
+
 def test_diagnoses_its_own_logs(case, model):
     *_, last = rows = trained[case.name][1][1]
     rows = [row for row in rows if row.keys() == last.keys()]  # of the last stage

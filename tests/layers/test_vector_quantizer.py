@@ -190,6 +190,17 @@ def test_compiled_by_xla(decay: float | None) -> None:
     np.testing.assert_allclose(layers[1].codebook, layers[0].codebook, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_codes_are_float32_inside_a_call_in_mixed_precision(decay) -> None:
+    layer = make(dtype="mixed_bfloat16", decay=decay)
+
+    class Other(keras.layers.Layer):
+        def call(self, inputs):
+            return layer.codebook
+
+    np.testing.assert_array_equal(Other(dtype="mixed_bfloat16")(tf.zeros([1])), layer.codebook)
+
+
 def test_distances_are_float32_in_mixed_precision() -> None:
     layer = make(dtype="mixed_bfloat16", num_codes=50)
     z = vectors(100, 3)

@@ -15,6 +15,7 @@ from tests.training.toys import Line, Tug, Waiting, batches, line_data, values
 from tfgen import data as data_lib
 from tfgen import run
 from tfgen.errors import UserError
+from tfgen.models.gan import gan
 from tfgen.models.vae import vae
 from tfgen.training import checkpoint, loop, strategies
 
@@ -89,6 +90,54 @@ def test_clipping_sees_the_gradient_of_the_global_batch():
         moved.append(np.concatenate([(a - b).ravel() for a, b in zip(after, before, strict=True)]))
     np.testing.assert_allclose(moved[0], moved[1], atol=1e-5)
     assert np.linalg.norm(moved[1]) <= 1.0 + 1e-5
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_an_optimiser_that_clips_by_itself_clips_as_on_one_replica(precision):
+    keras.config.set_dtype_policy(precision)
+
+    def clipping():
+        optimizer = keras.optimizers.SGD(1.0, global_clipnorm=0.1)
+        if precision == "float32":
+            return optimizer
+        return keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=64.0)
+
+    model = make(Line, replicas(2), optimizer=clipping)
+    before = values(model.trainable_variables)
+    run_steps(model, replicas(2), line_data(8), 8, 1)
+    after = values(model.trainable_variables)
+    moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(after, before, strict=True)))
+    assert moved == pytest.approx(0.1, rel=1e-2)
+
+
+def test_a_replica_without_an_example_is_refused():
+    model = make(Line, replicas(2))
+    with pytest.raises(ValueError, match=r"drop_remainder=True. Received: \[1, 0\] examples on 2"):
+        model.fit(batches(line_data(5), 4), verbose=0)
+    assert int(model.step.numpy()) == 1
+
+
+def test_features_are_matched_over_all_replicas():
+    features = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    gradients = []
+    for count in (1, 2):
+        strategy = replicas(count)
+        with strategy.scope():
+            weight = tf.Variable(0.5)
+
+        def gradient(real, fake, weight=weight, count=count):
+            with tf.GradientTape() as tape:
+                distance = gan.feature_distance(real, weight * fake) / count
+            return tape.gradient(distance, weight)
+
+        def share(context, count=count):
+            rows = slice(context.replica_id_in_sync_group * 4 // count, None)
+            return tuple(tf.constant(f[rows][: 4 // count]) for f in features)
+
+        parts = strategy.experimental_distribute_values_from_function(share)
+        found = strategy.run(lambda p, gradient=gradient: gradient(*p), args=(parts,))
+        gradients.append(float(strategy.reduce("SUM", found, axis=None)))
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
 
 
 def test_float16_under_replicas():

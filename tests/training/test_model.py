@@ -333,6 +333,100 @@ def test_keras_files_hold_no_optimisers():
     assert isinstance(model.optimizers["model"], keras.optimizers.Adam)
 
 
+def test_weights_files_hold_step_and_averages(tmp_path):
+    model, twin = Line(), Line()
+    for each in (model, twin):
+        each.compile(keras.optimizers.Adam(0.1), ema_decay=0.9)
+    run(model, line_data(16), 5)
+    model.save_weights(tmp_path / "x.weights.h5")
+    twin.load_weights(tmp_path / "x.weights.h5")
+    assert int(twin.step.numpy()) == 5
+    for a, b in zip(model.averages, twin.averages, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert run(model, line_data(16), 3) == run(twin, line_data(16), 3)  # Adam's moments came along
+    plain = Line()
+    plain.compile()
+    plain.load_weights(tmp_path / "x.weights.h5")
+    assert int(plain.step.numpy()) == 5
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    before = values(model.averages)
+    model.load_weights(tmp_path / "plain.weights.h5", skip_mismatch=True)  # other optimisers
+    np.testing.assert_array_equal(model.averages[0], before[0])
+
+
+# What Keras' users do.
+
+
+def test_a_model_that_logs_loss_alone_reports_it():
+    class Bare(Line):
+        def logs(self, loss, batch):
+            return {"loss": loss}
+
+    model = Bare()
+    model.compile(keras.optimizers.SGD(0.0))
+    found = model.evaluate(batches(line_data(8), 8), verbose=0, return_dict=True)["loss"]
+    history = model.fit(batches(line_data(8), 8), verbose=0).history
+    assert found > 1
+    assert history["loss"] == pytest.approx([found])
+
+
+def test_train_on_batch():
+    models = Line(), Line()
+    for model in models:
+        model.compile(keras.optimizers.SGD(0.1))
+    data = line_data(8)
+    rows = run(models[0], data, 1)
+    logs = models[1].train_on_batch(data, return_dict=True)
+    assert logs == pytest.approx(rows[0])
+    models[1].train_on_batch(data["x"], data["y"])
+    assert int(models[1].step.numpy()) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_floating_point_data_of_any_kind_is_float32(dtype):
+    batch = Line().as_batch({k: v.astype(dtype) for k, v in line_data(4).items()})
+    assert {v.dtype for v in batch.values()} == {tf.float32}
+
+
+def test_images_of_integers_are_refused():
+    model = Line()
+    data = {"x": np.zeros((2, 8, 8, 1), np.uint8), "y": np.zeros(2, np.float32)}
+    with pytest.raises(ValueError, match=r"'x' must be floating-point .* Received: uint8"):
+        model.as_batch(data)
+
+
+def test_sample_weights_are_refused():
+    model, data = Line(), line_data(8)
+    model.compile()
+    with pytest.raises(ValueError, match="takes no sample weights"):
+        model.fit(data["x"], data["y"], sample_weight=np.ones(8), verbose=0)
+
+
+@pytest.mark.parametrize("argument", [{"loss": "mse"}, {"metrics": ["mae"]}, {"run_eagerly": True}])
+def test_arguments_of_keras_compile_that_have_no_meaning(argument):
+    with pytest.raises(ValueError, match=f"takes no {next(iter(argument))}: .* Received: "):
+        Line().compile("adam", **argument)
+
+
+def test_players_do_not_share_an_optimiser():
+    one = keras.optimizers.SGD(0.1)
+    with pytest.raises(ValueError, match="an optimiser of its own for each player"):
+        Tug().compile(low=one, high=one)
+
+
+def test_adapt_comes_after_compile_and_restarts_the_averages():
+    class Adapting(Line):
+        def adapt_to(self, batches):
+            self.line.layers[-1].bias.assign([7.0])
+
+    model = Adapting()
+    with pytest.raises(ValueError, match=r"compiled before adapt"):
+        model.adapt(batches(line_data(8), 8))
+    model.compile(ema_decay=0.9)
+    model.adapt(batches(line_data(8), 8))
+    np.testing.assert_array_equal(model.averages[1], [7.0])
+
+
 # Precision and jit.
 
 
@@ -363,6 +457,29 @@ def test_float16_wraps_every_optimiser_and_moves_both_players():
     for a, b in zip(model.trainable_variables, exact.trainable_variables, strict=True):
         # float16 has 11 bits: a relative error of 5e-4 in each of some ten operations.
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=5e-3)
+
+
+def test_float16_networks_in_a_model_of_float32_have_their_losses_scaled():
+    keras.config.set_dtype_policy("mixed_float16")
+    network = Line().line
+    keras.config.set_dtype_policy("float32")
+    model = Line()
+    model.line = network
+    model.compile(keras.optimizers.SGD(0.1))
+    assert isinstance(model.optimizers["model"], keras.optimizers.LossScaleOptimizer)
+
+
+def test_a_given_loss_scale_optimiser_is_not_wrapped_again():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = Line()
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=64.0)
+    model.compile(optimizer, clip_norm=0.1)
+    before = values(model.trainable_variables)
+    run(model, line_data(8), 1)
+    after = values(model.trainable_variables)
+    moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(after, before, strict=True)))
+    assert moved == pytest.approx(0.1, rel=1e-2)
+    assert not hasattr(model.optimizers["model"].inner_optimizer, "inner_optimizer")
 
 
 def test_jit_gives_the_same_update():

@@ -297,13 +297,14 @@ class GenerativeModel(keras.Model):
             store[f"{_AVERAGE}{index:04d}"] = average.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """What `save_own_variables` wrote; of files without step or averages these stay."""
+        """What `save_own_variables` wrote; what is not in the file, or not here, is left alone."""
         found = {key: store[key] for key in store.keys()}
         if "step" in found:
             self.step.assign(np.asarray(found.pop("step")))
         averages = [found.pop(key) for key in list(found) if key.startswith(_AVERAGE)]
-        for average, value in zip(self.averages if averages else (), averages, strict=True):
-            average.assign(np.asarray(value))
+        if self.averages and averages:
+            for average, value in zip(self.averages, averages, strict=True):
+                average.assign(np.asarray(value))
         super().load_own_variables(found)
 
     def _check_players(self, players: Mapping[str, list[keras.Variable]]) -> None:

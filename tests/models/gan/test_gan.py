@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tfgen.data import DataSpec
-from tfgen.models.gan import _players, gan
+from tfgen.models.gan import _players, gan, wgan
+from tfgen.networks import patchgan
 from tfgen.networks.mlp import mlp
 from tfgen.training import strategies
 
@@ -113,6 +114,44 @@ def test_historical_average_pulls_towards_the_past(player: str) -> None:
     # SGD's step of 0.1 down the objective and 2 |theta - mean|^2.
     for new, bare, d in zip(weights(network), weights(without), away, strict=True):
         np.testing.assert_allclose(new, bare - 0.1 * 2.0 * 2.0 * d, atol=1e-7)
+
+
+def test_the_past_begins_where_adapt_ends() -> None:
+    class Adapting(gan.GAN):
+        def adapt_to(self, batches):
+            self.discriminator.layers[-1].bias.assign([5.0])
+
+    model = small(historical_average_weight=2.0)
+    model.__class__ = Adapting
+    model.move("discriminator", model.discriminator_loss, points())
+    model.adapt(tf.data.Dataset.from_tensors(points()))
+    assert float(model.past["discriminator"].penalty()) == 0.0
+    assert int(model.past["discriminator"].count.numpy()) == 1
+
+
+def test_a_discriminator_of_any_size_fits() -> None:
+    generator = keras.Sequential([
+        keras.Input((4,)), keras.layers.Dense(256), keras.layers.Reshape((16, 16, 1))
+    ])  # fmt: skip
+    judge = patchgan.discriminator(1, patch=16, filters=2)  # of images [None, None, 1]
+    model = gan.GAN(generator, judge)
+    model.compile(generator="sgd", discriminator="sgd")
+    logs = model.train_step({"image": tf.zeros([2, 16, 16, 1])})
+    assert all(np.isfinite(value) for value in logs.values())
+
+
+def test_warmup_is_in_train_steps_for_both_players() -> None:
+    hparams = wgan.HParams(
+        data="ring8", networks="mlp", norm="none", discriminator_norm="none", warmup_steps=10,
+        steps=100, boost_first=0, boost_every=0,
+    )  # fmt: skip
+    spec = DataSpec("ring8", {"point": (2,)}, {"point": "float32"}, None, None, 100, 10, 10)
+    model = wgan.build(hparams, spec)
+    data = tf.data.Dataset.from_tensors(points()).repeat(5)
+    model.fit(data, verbose=0)
+    assert int(model.optimizers["discriminator"].iterations) == 25
+    risen = {k: float(o.learning_rate) / 5e-5 for k, o in model.optimizers.items()}
+    assert risen == pytest.approx({"generator": 6 / 10, "discriminator": 26 / 50})
 
 
 def test_samples_come_from_the_latents_asked_for() -> None:

@@ -257,6 +257,13 @@ def test_wrong_arguments_are_named(arguments: dict, message: str) -> None:
 
 
 def test_an_optimiser_that_cannot_be_unrolled_is_named() -> None:
+    for optimizer, received in (
+        (keras.optimizers.AdamW(0.1, weight_decay=0.01), "weight_decay=0.01"),
+        (keras.optimizers.SGD(0.1, clipnorm=1.0), "clipnorm=1.0"),
+    ):
+        model = small(optimizer, unrolled_steps=1)
+        with pytest.raises(ValueError, match=f"unrolled steps know no .* Received: {received}"):
+            model.generator_loss(points())
     model = small(keras.optimizers.RMSprop(0.1), unrolled_steps=1)
     with pytest.raises(ValueError, match=r"Adam .* or of SGD .* Received: RMSprop"):
         model.generator_loss(points())

@@ -120,6 +120,16 @@ def test_a_pool_smaller_than_a_batch_is_refused() -> None:
         cyclegan.ImagePool(2, (1, 1, 1)).exchange(images(1, 2, 3), tf.constant([0, 0]))
 
 
+def test_a_pool_wants_batches_of_one_size_and_images_of_one_shape() -> None:
+    model = build()
+    data = tf.data.Dataset.from_tensor_slices(rows(0, 5))
+    with pytest.raises(ValueError, match="batch with drop_remainder=True"):
+        model.fit(data.batch(2), verbose=0)
+    model.fit(data.batch(2, drop_remainder=True), verbose=0)
+    with pytest.raises(ValueError, match=r"\(8, 8, 3\), as .* Received: \(12, 8, 3\)"):
+        model.pools["a"].exchange(tf.zeros([2, 12, 8, 3]), tf.constant([0, 0]))
+
+
 def test_resumes_to_the_bit_in_the_decay_with_a_half_full_pool(tmp_path) -> None:
     """The 8 issues of the most used peer: optimisers, step size and pool are all in it."""
     whole, first, second = (build(pool_size=20) for _ in range(3))

@@ -10,8 +10,9 @@ import scipy.special
 import tensorflow as tf
 
 from tests.networks.test_pixelcnn import make
-from tfgen import data, distributions
-from tfgen.metrics import density
+from tfgen import data, distributions, stateless
+from tfgen.losses import bounds
+from tfgen.metrics import density, likelihood
 from tfgen.metrics.measure import Settings
 from tfgen.models.vae import draw, iwae, pixelcnn, vae
 
@@ -94,6 +95,22 @@ def _vae(cls=vae.VAE, hparams=vae.HParams, **flags) -> vae.VAE:
     for index, variable in enumerate(model.trainable_variables):
         variable.assign(variable + 0.1 * tf.random.stateless_normal(variable.shape, [index, 1]))
     return model
+
+
+def test_few_images_go_through_it_at_once() -> None:
+    """A PixelCNN has hundreds of maps where a small decoder has one: memory must not follow k."""
+    model, seen = _vae(), []
+    image = tf.cast(tf.random.stateless_uniform([5, 4, 4, 1], [1, 2]) > 0.5, tf.float32)
+    assert model.likelihood.rows_at_once == 2500 // 8
+    model.likelihood.rows_at_once = 10
+    terms = model.importance_terms
+    model.importance_terms = lambda image, k, seed: seen.append(k) or terms(image, k, seed)
+    found = likelihood.estimate(model, [{"image": image}], k=5, seed=0)
+    assert seen == [2, 1]
+    assert np.isfinite(found.log_prob).all()
+    seeds = tf.unstack(stateless.split(tf.constant([0, 0]), 3))
+    one_by_one = tf.concat([terms(image, 1, seed)["log_weight"] for seed in seeds], 0)
+    np.testing.assert_allclose(model.log_prob(image, 0, k=3), bounds.iwae(one_by_one), rtol=1e-5)
 
 
 def test_the_distribution_is_the_networks() -> None:

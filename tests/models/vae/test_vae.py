@@ -135,6 +135,33 @@ def test_wrong_arguments_are_named() -> None:
         vae.VAE(encoder, decoder, likelihood="poisson")
     with pytest.raises(ValueError, match="as many encoders as decoders.* Received: 1 and 2"):
         vae.VAE(encoder, [decoder, decoder])
+    with pytest.raises(ValueError, match=r"must give \(8, 8, 2\) for a gaussian .*\(8, 8, 1\)$"):
+        vae.VAE(encoder, decoder, likelihood="gaussian")
+    with pytest.raises(ValueError, match=r"means and log sigmas of 3 .*\(6,\). Received: \(2,\)"):
+        vae.VAE(
+            [mlp((8, 8, 1), (4,), (6,)), mlp((3,), (4,), (4,))],
+            [mlp((2,), (4,), (2,)), mlp((3,), (4,), (8, 8, 1))],
+        )
     unbuilt = keras.Sequential([keras.layers.Dense(4)], name="unbuilt")
     with pytest.raises(ValueError, match="start 'unbuilt' with a keras.Input"):
         vae.VAE(unbuilt, decoder)
+
+
+def test_means_of_a_gaussian_are_images() -> None:
+    decoder = mlp((2,), (4,), (8, 8, 2))
+    decoder.layers[-2].set_weights([10 * w + 3 for w in decoder.layers[-2].get_weights()])
+    model = vae.VAE(mlp((8, 8, 1), (4,), (4,)), decoder, likelihood="gaussian")
+    images = model.sample(50, 0).numpy()
+    assert images.min() >= 0
+    assert images.max() == 1
+
+
+def test_the_collapse_of_one_layer_is_named() -> None:
+    hparams = vae.HParams(latent_dims=(3, 2), hidden_units=(6, 5))
+    model = vae.VAE(*vae.networks((8, 8, 1), hparams), analytic_kl=False)
+    image = tf.cast(tf.random.stateless_uniform([6, 8, 8, 1], [1, 1]) > 0.5, tf.float32)
+    logs = model.test_step({"image": image})
+    total = float(logs["kl_1"] + logs["kl_2"])
+    assert total == pytest.approx(float(logs["kl"]), rel=1e-4)
+    found = model.diagnose({**logs, "kl": 30.0, "kl_1": 30.0, "kl_2": 0.05})
+    assert found == {"posterior collapse": "kl_2 0.05 nats, below 0.1"}
