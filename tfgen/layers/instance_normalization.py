@@ -59,11 +59,10 @@ class InstanceNormalization(keras.layers.Layer):
 
     def _over(self, inputs: tf.Tensor, axes: list[int]) -> tf.Tensor:
         """Scaled by the mean and the variance over these axes."""
-        x = tf.cast(inputs, tf.float32)
-        mean = tf.reduce_mean(x, axes, keepdims=True)
-        # `tf.nn.moments` takes the mean for a constant here: its second derivatives, which a
-        # gradient penalty needs, are wrong.
-        variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axes, keepdims=True)
+        mean, variance = tf.nn.moments(tf.cast(inputs, tf.float32), axes, keepdims=True)
+        # Their variance is around a constant. What is 0 here gives it the second derivatives of the
+        # variance around the mean, which a gradient penalty needs.
+        variance -= tf.square(mean - tf.stop_gradient(mean))
         return self._scaled(inputs, mean, variance)
 
     def _fused(self, inputs: tf.Tensor) -> tf.Tensor:
