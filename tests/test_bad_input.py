@@ -120,6 +120,10 @@ def fails(tmp_path, digits_dir, capsys):
             ["--system=vae.gumbel", "--estimator=score", "--free_bits=1"],
             "score function's gradient has no free bits",
         ),
+        (
+            ["--system=vae.gumbel", "--estimator=score", "--straight_through"],
+            "one-hots already.* Received: --straight_through",
+        ),
         ([*GAN, "--norm=virtual", "--reference_size=2000"], "at most the 1397 training examples"),
         ([*GAN, "--hidden_units="], "--hidden_units must have at least one number"),
         (["--system=gan.ebgan", "--discriminator_units="], "--discriminator_units must have"),

@@ -62,6 +62,11 @@ class HParams(vae.HParams):
                 "the score function's gradient has no free bits: leave --free_bits=0, or take "
                 f"--estimator=relaxed. Received: --free_bits={self.free_bits}"
             )
+        if self.estimator == "score" and self.straight_through:
+            raise ValueError(
+                "the score function's draws are one-hots already: leave --straight_through=false, "
+                "or take --estimator=relaxed. Received: --straight_through"
+            )
 
 
 @keras.saving.register_keras_serializable("tfgen")
