@@ -186,7 +186,11 @@ def _differences(row: Mapping[str, Any], wanted: Run | Toy) -> str:
     record = wanted.record()
     if isinstance(wanted, Run) and "evaluation" not in row:
         del record["evaluation"]  # a file of the first form, which does not tell
-    return "; ".join(f"{k} {row.get(k)}, now {v}" for k, v in record.items() if row.get(k) != v)
+    found = [f"{k} {row.get(k)}, now {v}" for k, v in record.items() if row.get(k) != v]
+    if not found and isinstance(wanted, Run) and "settings" in row:
+        changed = row["settings"] != wanted.settings()
+        found = [f"configs/{wanted.flagfile} has changed since"] if changed else []
+    return "; ".join(found)
 
 
 def print_rows(system: str, claims: types.ModuleType, budget: str) -> None:
@@ -255,6 +259,7 @@ def _row(
     """A row of results/<system>.json."""
     return {
         **r.record(),
+        "settings": r.settings(),
         "epochs": round(outcome.epochs or 0.0, 2),
         "minutes": round(outcome.minutes, 1),
         "measures": {**outcome.measures, **_plain(measure(outcome))},

@@ -71,6 +71,8 @@ def _section(result: dict[str, Any]) -> str:
     if result["not_run"]:
         parts.append(f"Rows not measured yet: {_names(result['not_run'])}.\n")
     picture = FOLDER / f"{result['system']}.png"
+    if not picture.exists() and result["runs"]:
+        parts.append("There is no picture yet.\n")
     if picture.exists():
         parts.append(f"![{result['system']}](results/{picture.name})\n")
     return "\n".join(parts)
@@ -170,7 +172,18 @@ def _rows(alike: Sequence[dict[str, Any]]) -> str:
     ]
     shown = table(["toy" if "toy" in alike[0] else "run", "minutes", *varying], body)
     same = [f"{said} {_number(columns[said][0])}" for said in columns if said not in varying]
-    return shown + (f"\nThe same in all: {', '.join(same)}.\n" if same else "") + _curves(alike)
+    shown += f"\nThe same in all: {', '.join(same)}.\n" if same else ""
+    if features := _features(names):
+        shown += (
+            f"\nFID and its like are by the features of the {features.replace('_', ' ')}, and are "
+            "comparable with no others.\n"
+        )
+    return shown + _curves(alike)
+
+
+def _features(names: Sequence[str]) -> str:
+    """What the measures of samples were taken by, as their names say; empty if there are none."""
+    return next((name.removeprefix("fid_") for name in names if name.startswith("fid_")), "")
 
 
 def _curves(alike: Sequence[dict[str, Any]]) -> str:
@@ -195,10 +208,14 @@ def _varies(measures: Sequence[dict[str, Any]]) -> bool:
 
 def _titles(names: Sequence[str]) -> list[str]:
     """Measures as a reader says them: "FID" for "fid_mnist_classifier"."""
-    features = next((name.removeprefix("fid") for name in names if name.startswith("fid_")), "")
+    features = _features(names)
     said = []
     for name in names:
-        words = name.removesuffix(features).replace("ms_ssim", "MS-SSIM").split("_")
+        words = (
+            name.removesuffix(f"_{features}" if features else "")
+            .replace("ms_ssim", "MS-SSIM")
+            .split("_")
+        )
         said.append(" ".join(word.upper() if word in _SHORT else word for word in words))
     return said
 

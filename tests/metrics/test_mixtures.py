@@ -15,6 +15,7 @@ def test_the_mixtures_themselves() -> None:
         batch = next(iter(data.load(name, needs=("point",)).batches("test", 5000)))
         found = mixtures.measures(batch["point"].numpy(), name)
         assert found["modes_covered"].value == modes
+        assert found["modes_held"].value == modes
         # 5,000 Bernoulli draws of 1 - exp(-4.5) deviate by 0.0015.
         assert found["high_quality"].value == pytest.approx(1 - math.exp(-4.5), abs=0.006)
         # 2 N KL is chi-squared of modes - 1 degrees: here (modes - 1) / 10,000 in the mean.
@@ -31,6 +32,22 @@ def test_by_hand() -> None:
     assert found.high_quality.tolist() == [True, True, False, True]
     # Histogram 1/2, 1/4, 1/4, 0 against uniform: log 4 less its entropy, 3/2 log 2.
     assert found.reverse_kl == pytest.approx(math.log(4) - 1.5 * math.log(2), abs=1e-12)
+
+
+@pytest.mark.parametrize(("name", "side"), [("grid25", 5.0), ("ring8", 2.5)])
+def test_noise_covers_modes_and_holds_none(name: str, side: float) -> None:
+    noise = np.random.default_rng(0).uniform(-side, side, (10_000, 2))
+    found = mixtures.measures(noise, name)
+    assert found["modes_covered"].value == len(synthetic.centres(name))
+    assert found["modes_held"].value == 0
+
+
+def test_a_mode_is_held_by_a_fifth_of_its_share() -> None:
+    centres = np.array([[0.0, 0.0], [10.0, 0.0]])
+    for held, near in ((2, 10), (1, 9)):  # of 100 points, 50 of which would be an even share
+        points = np.zeros((100, 2))
+        points[:near, 0] = 10.0
+        assert mixtures.of_points(points, centres, 1.0).held == held
 
 
 def test_collapse_to_one_mode() -> None:

@@ -22,14 +22,29 @@ def test_curves_are_means_over_quarters(tmp_path: pathlib.Path) -> None:
     assert means == {"loss_q1": 1.5, "loss_q2": 3.5, "loss_q3": 5.5, "loss_q4": 7.5}
 
 
+SEEDS = [_curve(1.0, 1.0, 1.0, 1.0), _curve(1.0, 1.0, 1.0, 3.0), _curve(1.0, 1.0, 1.0, 2.0)]
+
+
 def test_precisions_agree_within_the_spread_of_seeds() -> None:
-    seeds = [_curve(1.0, 1.0, 1.0, 1.0), _curve(1.0, 1.0, 1.0, 3.0), _curve(1.0, 1.0, 1.0, 2.0)]
-    # Seeds are at most sqrt(2^2 / 4) = 1 apart.
-    (near,) = _common.curves_agree(seeds, [_curve(1.0, 1.0, 1.0, 3.9)], ["loss"], "digits")
-    assert near.holds  # by 1.45, 0.45 and 0.95
-    assert float(near.ours) == pytest.approx(0.95)
-    assert near.baseline == "1 seeds"
-    (far,) = _common.curves_agree(seeds, [_curve(1.0, 1.0, 1.0, 4.1)], ["loss"], "digits")
-    assert not far.holds
-    (early,) = _common.curves_agree(seeds, [_curve(4.0, 1.0, 1.0, 2.0)], ["loss"], "digits")
-    assert not early.holds  # though the last quarter is that of the seeds
+    beside = [_curve(1.0, 1.0, 1.0, x) for x in (1.2, 2.9, 2.2)]
+    (claim,) = _common.curves_agree(SEEDS, beside, ["loss"], "digits")
+    assert claim.holds
+    assert float(claim.ours) > 0.5
+    assert claim.baseline == "3 and 3 runs"
+
+
+@pytest.mark.parametrize("offset", [(2.5, 0, 0, 0), (0, 0, 0, 4.0)])
+def test_an_offset_is_seen_in_any_quarter(offset) -> None:
+    rounded = [
+        _curve(*(seed.value(f"loss_q{i + 1}") + x for i, x in enumerate(offset))) for seed in SEEDS
+    ]
+    (claim,) = _common.curves_agree(SEEDS, rounded, ["loss"], "digits")
+    assert not claim.holds
+    assert float(claim.ours) == pytest.approx(0.1)  # the least of 20 ways, each there twice
+
+
+def test_a_larger_spread_of_one_precision_is_seen() -> None:
+    same = [_curve(1.0, 1.0, 1.0, 2.0 + 0.01 * i) for i in range(6)]
+    wide = [_curve(1.0, 1.0, 1.0, 2.0 + x) for x in (-6.0, -4.0, -2.0, 2.0, 4.0, 6.0)]
+    (claim,) = _common.curves_agree(same, wide, ["loss"], "digits")
+    assert not claim.holds

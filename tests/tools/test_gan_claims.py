@@ -83,12 +83,24 @@ def test_a_mean_that_is_hardly_higher_is_not_higher(
         rows = {f"features_grid25_seed{seed}": {measure: 1.0} for seed in range(3)}
         rows |= {n: {measure: o.value(measure)} for n, o in _by_seed(measure, numbers).items()}
         for row in rows.values():  # that a claim only tells
-            row |= {m: 0.5 for m in ("high_quality", "mode_reverse_kl") if m not in row}
+            told = {"high_quality": 0.5, "mode_reverse_kl": 0.5}
+            row |= {m: v for m, v in {**told, gan_began._SCORE: 5.0}.items() if m not in row}
         return claim(_outcomes(rows)).holds
 
     assert np.mean(LITTLE) > np.mean(NONE)
     assert not holds(LITTLE)
     assert holds(MUCH)
+
+
+def test_a_collapsed_generator_shows_nothing_of_gamma() -> None:
+    ratios = {0: 0.5, 1: 0.5, 2: 0.5}
+    for scores, holds in (((3.0, 3.0, 3.0), True), ((3.0, 1.5, 3.0), False)):
+        rows = {
+            f"gamma0.5_seed{seed}": {"late_energy_ratio": ratio, gan_began._SCORE: scores[seed]}
+            for seed, ratio in ratios.items()
+        }
+        rows["without_k"] = {"late_energy_ratio": 0.3}
+        assert gan_began.ratio_is_gamma(_outcomes(rows), gamma=0.5).holds == holds
 
 
 # gan.gan: classes.

@@ -454,3 +454,20 @@ def test_holds_in_the_files_is_a_truth_value_of_each_claim() -> None:
         for claim in result["claims"]:
             assert claim["holds"] in (True, False)
             assert not isinstance(claim["holds"], np.number)
+
+
+def test_a_row_of_a_flagfile_that_has_changed_is_dropped(tmp_path, monkeypatch) -> None:
+    configs = tmp_path / "configs"
+    (configs / "common").mkdir(parents=True)
+    (configs / "common/all.cfg").write_text("--steps=5\n")
+    (configs / "x.cfg").write_text("# one\n--flagfile=configs/common/all.cfg\n--seed=1\n")
+    monkeypatch.setattr("tools.claims._base.ROOT", tmp_path)
+    run = Run("a", "x.cfg")
+    row = {**run.record(), "settings": run.settings()}
+    assert reproduce._differences(row, run) == ""
+    (configs / "x.cfg").write_text("# another\n--flagfile=configs/common/all.cfg\n--seed=1\n")
+    assert reproduce._differences(row, run) == ""  # comments are nothing
+    (configs / "common/all.cfg").write_text("--steps=6\n")
+    assert reproduce._differences(row, run) == "configs/x.cfg has changed since"
+    del row["settings"]  # of a time when rows did not say
+    assert reproduce._differences(row, run) == ""

@@ -13,6 +13,7 @@ out and says what is missing, under the first line of the function's docstring.
 """
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import pathlib
@@ -20,6 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfgen.metrics.measure import Measure
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,23 @@ class Run:
             "evaluation": list(self.evaluation),
             "seed": self.seed,
         }
+
+    def settings(self) -> str:
+        """A hash of what the flagfile says now, and those that it names, comments left out."""
+        flags = "\n".join(_lines(f"configs/{self.flagfile}"))
+        return hashlib.sha256(flags.encode()).hexdigest()[:16]
+
+
+def _lines(flagfile: str) -> list[str]:
+    """The flags of a flagfile below the repository's root, with those of flagfiles in it."""
+    found = []
+    for line in (ROOT / flagfile).read_text(encoding="utf-8").splitlines():
+        flag = line.strip()
+        if flag.startswith("--flagfile="):
+            found += _lines(flag.removeprefix("--flagfile="))
+        elif flag and not flag.startswith("#"):
+            found.append(flag)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

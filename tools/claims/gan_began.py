@@ -23,9 +23,12 @@ from tools.claims._common import SEEDS, clearly_above, late_mean, lines, text, v
 GAMMAS = (0.3, 0.5, 0.7)
 CHECKPOINT_STEPS = 1000
 SAMPLES = 1000  # Of which the distances are taken.
+_SCORE = "inception_score_digits_classifier"
+# That of trials is of one seed each, which were not kept.
 _COLLAPSE = (
-    "with gamma = 0.3 and 0.5 the generator collapses to one digit. Steps of 1e-4, a balance rate "
-    "of 0.001, codes of 4 and 64 and 32 filters were tried, one seed each: only gamma helped."
+    "with gamma = 0.3 and 0.5 the generator collapses to one digit, and with 0.7 it makes 4 to 6 "
+    "of 10. In trials of one seed, which are no rows, the paper's steps of 1e-4, its balance rate "
+    "of 0.001 and its codes of 64 did not mend it; BEGAN is not shown to work on digits."
 )
 
 
@@ -64,15 +67,16 @@ def measure(outcome: Outcome) -> dict[str, Measure]:
 def ratio_is_gamma(outcomes: Outcomes, gamma: float) -> Claim:
     """E L(G(z)) / E L(x) at the end is within 10% of gamma."""
     controlled, free = outcomes.groups([_name(gamma, seed) for seed in SEEDS], ["without_k"])
-    ratios = values(controlled, "late_energy_ratio")
+    ratios, scores = (values(controlled, name) for name in ("late_energy_ratio", _SCORE))
     return Claim(
-        f"gamma = {gamma:g}: E L(G(z)) / E L(x) at the end is within 10% of it (baseline: k = 0)",
+        f"gamma = {gamma:g}: E L(G(z)) / E L(x) at the end is within 10% of it, by a generator "
+        "that has not collapsed (inception score over 2 of 10; baseline: k = 0)",
         f"{gamma:g}",
-        text(ratios),
+        f"{text(ratios)} (score {text(scores)})",
         text(values(free, "late_energy_ratio")),
         "ratio",
-        all(abs(ratio - gamma) <= 0.1 * gamma for ratio in ratios),
-        "k is at 0, so that nothing holds the ratio: fakes do not get so small an energy.",
+        all(abs(ratio - gamma) <= 0.1 * gamma for ratio in ratios) and min(scores) > 2,
+        _COLLAPSE,
     )
 
 
@@ -168,13 +172,15 @@ def _by_gamma(outcomes: Outcomes, measure: str) -> list[list[float]]:
 
 def _rises(outcomes: Outcomes, what: str, measure: str, unit: str) -> Claim:
     of_gammas = _by_gamma(outcomes, measure)
+    scores = _by_gamma(outcomes, _SCORE)
     return Claim(
         f"{what} rises with gamma = {text(GAMMAS)}, by over two standard errors of the means over "
-        "seeds each time",
+        "seeds each time, of generators that have not collapsed (inception score over 2 of 10)",
         "figure 3, by eye",
         " < ".join(text(v) for v in of_gammas[1:]),
         text(of_gammas[0]),
         unit,
-        all(clearly_above(b, a) for a, b in itertools.pairwise(of_gammas)),
+        all(clearly_above(b, a) for a, b in itertools.pairwise(of_gammas))
+        and min(map(min, scores)) > 2,
         _COLLAPSE,
     )
