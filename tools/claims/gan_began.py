@@ -31,8 +31,8 @@ _SCORE = "inception_score_digits_classifier"
 _COLLAPSE = (
     "with gamma = 0.3 and 0.5 the generator collapses to one digit, with 0.7 it makes 4 to 6 of "
     "10, and with 0.8 and 0.9 it collapses on one seed of three. In trials of one seed, which are "
-    "no rows, the paper's steps of 1e-4, its balance rate of 0.001 and its codes of 64 did not mend "
-    "it."
+    "no rows, the paper's steps of 1e-4, its balance rate of 0.001 and its codes of 64 did not "
+    "mend it."
 )
 
 
