@@ -107,7 +107,7 @@ ADVICE = (
     Advice(
         "The ratio of two energies is to be held",
         "`gan.began --gamma`, by a controller; gamma is to trade diversity for quality. Here it "
-        "collapsed, below 0.7 always and above it on one seed of three.",
+        "collapsed with most.",
         "D is an autoencoder.",
         (Evidence("gan.began", ("gamma",)),),
     ),

@@ -59,7 +59,7 @@ def modes_of_the_ring(outcomes: Outcomes) -> Claim:
     return Claim(
         "ring8, networks of appendix A: K = 10 covers at least 7 of 8 modes and at least 3 more "
         "than K = 0, on each seed (share of samples within 3 sigma behind it). By others (tanh, "
-        "two layers of 128, G's step 1e-3) K = 0 covered all 8 too, and there was nothing to show",
+        "two layers of 128, G's step 1e-3), which are no rows any more, K = 0 covered them too",
         "figure 1",
         f"{text(modes)} ({text(quality[0])})",
         f"{text(plain)} ({text(quality[1])}) K = 0",

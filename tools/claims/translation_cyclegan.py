@@ -31,8 +31,8 @@ LEAST = 0.95  # Label agreement with the cycle, on MNIST.
 PRECISIONS = {"cycle_digits": (), "bfloat16_digits": ("--precision=mixed_bfloat16",)}
 CURVE_SEEDS = tuple(range(6))  # Of both precisions: three leave their spread unknown.
 _FORMER = (
-    " (with 3 seeds the mean distance was 1 to 18% above the largest of two float32 seeds, which "
-    "was the criterion before)"
+    " (with 3 seeds this fell short by the criterion before: the mean distance of the two against "
+    "the largest of two float32 seeds)"
 )
 LOSSES = ("generator_loss", "discriminator_loss", "cycle_a", "cycle_b")
 
