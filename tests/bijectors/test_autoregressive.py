@@ -238,3 +238,81 @@ def test_batch_norm_of_replicas_far_from_0_is_that_of_one() -> None:
     found = np.concatenate([y.numpy() for y in strategy.experimental_local_results(made)])
     np.testing.assert_allclose(found, expected, atol=2e-2)
     np.testing.assert_allclose(layer.variance, one.variance, rtol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("kind", ["masked", "inverse"])
+def test_a_flow_is_called_in_half_precision(kind, precision) -> None:
+    keras.config.set_dtype_policy(precision)
+    try:
+        flow = AutoregressiveFlow(2, blocks=2, hidden_units=(8,), kind=kind, context=3)
+        x = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
+        condition = keras.Input((3,))
+        model = keras.Model([x, condition], flow(x, context=condition))
+        made = model([np.float16(points(5, 2)), np.zeros((5, 3), np.float32)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert made.dtype == tf.float32
+    assert np.isfinite(made).all()
+
+
+def test_batch_norm_takes_float64_data() -> None:
+    layer, x = FlowBatchNormalization(2, epsilon=0.0), points(50, 2)
+    np.testing.assert_array_equal(layer(np.float64(x)), layer(np.float32(np.float64(x))))
+
+
+def test_batch_norm_of_replicas_far_from_0_is_that_of_one() -> None:
+    x = np.float32(1000.0 + 0.1 * np.random.default_rng(0).normal(size=(64, 2)))
+    one = FlowBatchNormalization(2)
+    expected = one(x, training=True)
+    strategy = strategies.make("mirrored", devices=2)
+    with strategy.scope():
+        layer = FlowBatchNormalization(2)
+
+    def half(context):
+        return tf.constant(x)[32 * context.replica_id_in_sync_group :][:32]
+
+    parts = strategy.experimental_distribute_values_from_function(half)
+    made = strategy.run(layer, args=(parts,), kwargs={"training": True})
+    found = np.concatenate([y.numpy() for y in strategy.experimental_local_results(made)])
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    np.testing.assert_allclose(layer.variance, one.variance, rtol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("kind", ["masked", "inverse"])
+def test_a_flow_is_called_in_half_precision(kind, precision) -> None:
+    keras.config.set_dtype_policy(precision)
+    try:
+        flow = AutoregressiveFlow(2, blocks=2, hidden_units=(8,), kind=kind, context=3)
+        x = keras.Input((2,), dtype=keras.config.dtype_policy().compute_dtype)
+        condition = keras.Input((3,))
+        model = keras.Model([x, condition], flow(x, context=condition))
+        made = model([np.float16(points(5, 2)), np.zeros((5, 3), np.float32)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert made.dtype == tf.float32
+    assert np.isfinite(made).all()
+
+
+def test_batch_norm_takes_float64_data() -> None:
+    layer, x = FlowBatchNormalization(2, epsilon=0.0), points(50, 2)
+    np.testing.assert_array_equal(layer(np.float64(x)), layer(np.float32(np.float64(x))))
+
+
+def test_batch_norm_of_replicas_far_from_0_is_that_of_one() -> None:
+    x = np.float32(1000.0 + 0.1 * np.random.default_rng(0).normal(size=(64, 2)))
+    one = FlowBatchNormalization(2)
+    expected = one(x, training=True)
+    strategy = strategies.make("mirrored", devices=2)
+    with strategy.scope():
+        layer = FlowBatchNormalization(2)
+
+    def half(context):
+        return tf.constant(x)[32 * context.replica_id_in_sync_group :][:32]
+
+    parts = strategy.experimental_distribute_values_from_function(half)
+    made = strategy.run(layer, args=(parts,), kwargs={"training": True})
+    found = np.concatenate([y.numpy() for y in strategy.experimental_local_results(made)])
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    np.testing.assert_allclose(layer.variance, one.variance, rtol=1e-2)

@@ -189,3 +189,55 @@ def test_in_half_precision_an_image_does_not_depend_on_its_batch(dtype) -> None:
 def test_float64(size) -> None:
     layer = built(lambda **kwargs: InstanceNormalization(dtype="float64", **kwargs))
     np.testing.assert_allclose(layer(X[:size]), expected((1, 2))[:size], atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [InstanceNormalization, BatchStatisticsNormalization])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 50, 3), (2, 4, 4, 4, 3)])
+def test_only_images_are_taken(kind, shape) -> None:
+    with pytest.raises(ValueError, match=r"takes images \[B, H, W, C\]. Received: input shape"):
+        kind()(tf.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_in_half_precision_an_image_does_not_depend_on_its_batch(dtype) -> None:
+    layer = InstanceNormalization(dtype=dtype)
+    x = tf.cast(0.2 * (X - 2.0) + 3.0, layer.compute_dtype)  # mean / deviation 5
+    alone, together = (np.float64(tf.cast(layer(images), tf.float32)) for images in (x[:1], x))
+    wide = np.float64(tf.cast(x, tf.float32))[:1]
+    exact = (wide - wide.mean((1, 2))) / np.sqrt(wide.var((1, 2)) + 1e-5)
+    rounding = 2.0**-8 if dtype == "mixed_bfloat16" else 2.0**-11
+    for found in (alone[0], together[0]):
+        assert np.abs(found - exact[0]).max() < 4 * rounding
+    np.testing.assert_array_equal(layer(tf.fill([2, 4, 4, 1], tf.cast(300.0, x.dtype)) * x[:1, :1, :1, :1] ** 0), 0.0)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_float64(size) -> None:
+    layer = built(lambda **kwargs: InstanceNormalization(dtype="float64", **kwargs))
+    np.testing.assert_allclose(layer(X[:size]), expected((1, 2))[:size], atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", [InstanceNormalization, BatchStatisticsNormalization])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 50, 3), (2, 4, 4, 4, 3)])
+def test_only_images_are_taken(kind, shape) -> None:
+    with pytest.raises(ValueError, match=r"takes images \[B, H, W, C\]. Received: input shape"):
+        kind()(tf.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_in_half_precision_an_image_does_not_depend_on_its_batch(dtype) -> None:
+    layer = InstanceNormalization(dtype=dtype)
+    x = tf.cast(0.2 * (X - 2.0) + 3.0, layer.compute_dtype)  # mean / deviation 5
+    alone, together = (np.float64(tf.cast(layer(images), tf.float32)) for images in (x[:1], x))
+    wide = np.float64(tf.cast(x, tf.float32))[:1]
+    exact = (wide - wide.mean((1, 2))) / np.sqrt(wide.var((1, 2)) + 1e-5)
+    rounding = 2.0**-8 if dtype == "mixed_bfloat16" else 2.0**-11
+    for found in (alone[0], together[0]):
+        assert np.abs(found - exact[0]).max() < 4 * rounding
+    np.testing.assert_array_equal(layer(tf.fill([2, 4, 4, 1], tf.cast(300.0, x.dtype)) * x[:1, :1, :1, :1] ** 0), 0.0)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_float64(size) -> None:
+    layer = built(lambda **kwargs: InstanceNormalization(dtype="float64", **kwargs))
+    np.testing.assert_allclose(layer(X[:size]), expected((1, 2))[:size], atol=2e-5)
