@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests import ordering
 from tfgen import commands, data, hparams, listing, run, sample
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch
@@ -96,7 +97,9 @@ def model(case):
         new = case.build()
         before = [np.array(v.numpy()) for v in new.trainable_variables]
         steps = max((0, *new.stage_starts())) + STEPS
-        trained[case.name] = new, [before, new.run_steps(case.stream(), steps)]
+        rows: list = []
+        graphs = ordering.graphs_of(lambda: rows.extend(new.run_steps(case.stream(), steps)))
+        trained[case.name] = new, [before, rows, graphs]
     return trained[case.name][0]
 
 
@@ -177,7 +180,7 @@ def test_build(case, model):
 
 
 def test_training_moves_every_variable_and_logs_finite_numbers(case, model):
-    before, rows = trained[case.name][1]
+    before, rows, _ = trained[case.name][1]
     assert len(rows) >= STEPS
     assert rows[0]
     assert all(np.isfinite(value) for row in rows for value in row.values())
@@ -185,6 +188,12 @@ def test_training_moves_every_variable_and_logs_finite_numbers(case, model):
         assert np.isfinite(variable.numpy()).all(), variable.path
         assert not np.array_equal(variable.numpy(), old), f"{variable.path} got no gradient"
     assert int(model.step.numpy()) == len(rows)
+
+
+def test_every_variable_is_read_before_it_moves(case, model):
+    graphs = trained[case.name][1][2]
+    assert any("Assign" in node.op for graph in graphs for node in graph.node)
+    assert [pair for graph in graphs for pair in ordering.unordered(graph)] == []
 
 
 def test_every_variable_has_one_optimiser(model):

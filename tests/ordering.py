@@ -1,0 +1,90 @@
+"""Whether a graph, as TensorFlow has optimised it, keeps each variable's reads and writes in order.
+
+Functions of TensorFlow run stateful operations as the program has them, but its optimiser of graphs
+can drop the edge that says so. What is computed then depends on how threads happen to be scheduled,
+on one run in many.
+"""
+
+import collections
+import itertools
+import re
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+from tensorflow.python.eager import context  # no public function has the graphs as they are run
+
+_READ = "ReadVariableOp"
+_WRITES = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
+_PASS_ON = ("Identity", "Enter", "Switch", "Merge")
+
+
+def graphs_of(run: Callable) -> list[tf.compat.v1.GraphDef]:
+    """Graphs of the functions that `run()` calls first, as they are executed."""
+    context.enable_run_metadata()
+    try:
+        run()
+        found = context.export_run_metadata().function_graphs
+    finally:
+        context.disable_run_metadata()
+    return [graphs.post_optimization_graph for graphs in found]
+
+
+def unordered(graph: tf.compat.v1.GraphDef) -> list[tuple[str, str]]:
+    """Pairs of accesses to one variable, one of them a write, of which either may come first."""
+    nodes = {node.name: node for node in graph.node}
+    accesses = collections.defaultdict(list)
+    for name, node in nodes.items():
+        if node.op in (_READ, *_WRITES):
+            accesses[_variable(nodes, name), _loop(name)].append(name)
+    bits = {name: 1 << i for i, name in enumerate(itertools.chain(*accesses.values()))}
+    before: dict[str, int] = {}  # of each node, the accesses that it waits for
+    for name in _in_order(nodes):
+        before[name] = 0
+        for parent in _inputs(nodes, name):
+            before[name] |= before[parent] | bits.get(parent, 0)
+    return [
+        (a, b)
+        for names in accesses.values()
+        for a, b in itertools.combinations(names, 2)
+        if not (nodes[a].op == nodes[b].op == _READ)
+        and not (before[a] & bits[b] or before[b] & bits[a])
+    ]
+
+
+def _name(edge: str) -> str:
+    return edge.lstrip("^").split(":")[0]
+
+
+def _inputs(nodes: dict, name: str) -> Iterator[str]:
+    """Names of what a node waits for in the same turn of a loop."""
+    parents = map(_name, nodes[name].input)
+    return (parent for parent in parents if nodes[parent].op != "NextIteration")
+
+
+def _variable(nodes: dict, name: str) -> str:
+    name = _name(nodes[name].input[0])
+    while nodes[name].op in _PASS_ON:
+        name = _name(nodes[name].input[0])
+    return name
+
+
+def _loop(name: str) -> str:
+    """The innermost loop that a node is in; a loop ends before what comes after it begins."""
+    return "".join(re.findall(r"^.*while/body/_\d+/", name))
+
+
+def _in_order(nodes: dict) -> Iterator[str]:
+    """Names, each after those of its inputs."""
+    done: set[str] = set()
+    for root in nodes:
+        stack = [(root, _inputs(nodes, root))]
+        while stack:
+            name, left = stack[-1]
+            parent = next((p for p in left if p not in done), None)
+            if parent is not None:
+                stack.append((parent, _inputs(nodes, parent)))
+                continue
+            stack.pop()
+            if name not in done:
+                done.add(name)
+                yield name

@@ -1,0 +1,49 @@
+import pytest
+import tensorflow as tf
+
+from tests import ordering
+
+
+@pytest.mark.parametrize(("kept", "found"), [(True, 0), (False, 1)])
+def test_a_write_waits_for_a_read_or_not(kept, found):
+    with tf.Graph().as_default() as graph:
+        handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[])
+        read = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+        used = tf.square(read)
+        with tf.control_dependencies([used] if kept else []):
+            value = tf.constant(1.0)
+            tf.raw_ops.AssignSubVariableOp(resource=handle, value=tf.identity(value), name="move")
+    assert len(ordering.unordered(graph.as_graph_def())) == found
+
+
+def test_reads_need_no_order_and_other_variables_have_their_own():
+    with tf.Graph().as_default() as graph:
+        one, two = (tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[]) for _ in range(2))
+        for _ in range(2):
+            tf.raw_ops.ReadVariableOp(resource=one, dtype=tf.float32)
+        tf.raw_ops.AssignVariableOp(resource=two, value=tf.constant(1.0))
+    assert ordering.unordered(graph.as_graph_def()) == []
+
+
+def test_the_next_turn_of_a_loop_is_not_this_one():
+    variable = tf.Variable(0.0)
+
+    @tf.function
+    def run(steps):
+        total = 0.0
+        for _ in tf.range(steps):
+            total += variable.read_value()
+            variable.assign_add(1.0)
+        return total
+
+    graphs = ordering.graphs_of(lambda: run(tf.constant(3)))
+    main = max(graphs, key=lambda graph: len(graph.node))
+    assert {"NextIteration", "ReadVariableOp"} <= {node.op for node in main.node}
+    assert ordering.unordered(main) == []
+    for node in main.node:  # Without the edge from the read to the write, nothing orders them.
+        if node.op == "AssignAddVariableOp":
+            kept = [edge for edge in node.input if "ReadVariableOp" not in edge]
+            assert len(kept) < len(node.input)
+            node.ClearField("input")
+            node.input.extend(kept)
+    assert len(ordering.unordered(main)) == 1
