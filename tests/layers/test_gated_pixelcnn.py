@@ -141,29 +141,3 @@ def test_each_layer_has_its_own_precision(tmp_path) -> None:
         keras.models.clone_model(model),
     ):
         assert twin(images).dtype == tf.bfloat16
-
-
-def test_each_layer_has_its_own_precision(tmp_path) -> None:
-    h = tf.random.stateless_normal([2, 6, 6, 4], [0, 1])
-    v_out, h_out = GatedPixelCNNLayer(4, 3, dtype="mixed_bfloat16")([h, h])
-    assert v_out.dtype == h_out.dtype == tf.bfloat16
-    x = keras.Input((6, 6, 1))
-    v, h = GatedPixelCNNLayer(4, 3, "A", dtype="mixed_bfloat16")([x, x])
-    model = keras.Model(x, GatedPixelCNNLayer(4, 3, dtype="mixed_bfloat16")([v, h])[1])
-    model.save(tmp_path / "model.keras")
-    images = np.random.default_rng(0).random((2, 6, 6, 1), np.float32)
-    for twin in (keras.saving.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
-        assert twin(images).dtype == tf.bfloat16
-
-
-def test_each_layer_has_its_own_precision(tmp_path) -> None:
-    h = tf.random.stateless_normal([2, 6, 6, 4], [0, 1])
-    v_out, h_out = GatedPixelCNNLayer(4, 3, dtype="mixed_bfloat16")([h, h])
-    assert v_out.dtype == h_out.dtype == tf.bfloat16
-    x = keras.Input((6, 6, 1))
-    v, h = GatedPixelCNNLayer(4, 3, "A", dtype="mixed_bfloat16")([x, x])
-    model = keras.Model(x, GatedPixelCNNLayer(4, 3, dtype="mixed_bfloat16")([v, h])[1])
-    model.save(tmp_path / "model.keras")
-    images = np.random.default_rng(0).random((2, 6, 6, 1), np.float32)
-    for twin in (keras.saving.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
-        assert twin(images).dtype == tf.bfloat16

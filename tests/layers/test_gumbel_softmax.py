@@ -86,25 +86,3 @@ def test_a_cold_start_is_as_cold_as_was_asked_for() -> None:
         assert float(layer.temperature()) == pytest.approx(start)
         layer.calls.assign(1)
         assert float(layer.temperature()) == pytest.approx(least)
-    with pytest.raises(ValueError, match="temperature at most. Received: minimum=0.5, temp.*=0.1"):
-        GumbelSoftmax(temperature=0.1, minimum=0.5)
-
-
-def test_a_cold_start_is_as_cold_as_was_asked_for() -> None:
-    for start, least in ((0.1, 0.1), (1.0, 0.5)):
-        layer = GumbelSoftmax(temperature=start, rate=100.0)
-        layer.build((None, 3))
-        assert float(layer.temperature()) == pytest.approx(start)
-        layer.calls.assign(1)
-        assert float(layer.temperature()) == pytest.approx(least)
-    with pytest.raises(ValueError, match="temperature at most. Received: minimum=0.5, temp.*=0.1"):
-        GumbelSoftmax(temperature=0.1, minimum=0.5)
-
-
-def test_a_cold_start_is_as_cold_as_was_asked_for() -> None:
-    for start, least in ((0.1, 0.1), (1.0, 0.5)):
-        layer = GumbelSoftmax(temperature=start, rate=100.0)
-        layer.build((None, 3))
-        assert float(layer.temperature()) == pytest.approx(start)
-        layer.calls.assign(1)
-        assert float(layer.temperature()) == pytest.approx(least)

@@ -232,23 +232,3 @@ def test_codes_far_from_0_are_told_apart() -> None:
     layer.table.assign(codes)
     wide = np.square(np.float64(z)[:, None] - np.float64(codes)).sum(-1)
     np.testing.assert_array_equal(layer.indices(z), wide.argmin(1))
-
-
-def test_codes_far_from_0_are_told_apart() -> None:
-    layer = VectorQuantizer(64, decay=None)
-    random = np.random.default_rng(0)
-    codes, z = (np.float32(1e4 + random.normal(size=(n, 8))) for n in (64, 1000))
-    layer.build(z.shape)
-    layer.table.assign(codes)
-    wide = np.square(np.float64(z)[:, None] - np.float64(codes)).sum(-1)
-    np.testing.assert_array_equal(layer.indices(z), wide.argmin(1))
-
-
-def test_codes_far_from_0_are_told_apart() -> None:
-    layer = VectorQuantizer(64, decay=None)
-    random = np.random.default_rng(0)
-    codes, z = (np.float32(1e4 + random.normal(size=(n, 8))) for n in (64, 1000))
-    layer.build(z.shape)
-    layer.table.assign(codes)
-    wide = np.square(np.float64(z)[:, None] - np.float64(codes)).sum(-1)
-    np.testing.assert_array_equal(layer.indices(z), wide.argmin(1))

@@ -204,19 +204,3 @@ def test_a_reference_of_another_size_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="as many rows as inner takes, 6. Received: 4 rows"):
         ReferenceBatch(network, np.zeros((4, 3), np.float32))
-
-
-def test_a_reference_of_another_size_is_refused() -> None:
-    network = keras.Sequential(
-        [keras.Input((3,)), keras.Sequential([VirtualBatchNormalization(6, name="inner")])]
-    )
-    with pytest.raises(ValueError, match="as many rows as inner takes, 6. Received: 4 rows"):
-        ReferenceBatch(network, np.zeros((4, 3), np.float32))
-
-
-def test_a_reference_of_another_size_is_refused() -> None:
-    network = keras.Sequential(
-        [keras.Input((3,)), keras.Sequential([VirtualBatchNormalization(6, name="inner")])]
-    )
-    with pytest.raises(ValueError, match="as many rows as inner takes, 6. Received: 4 rows"):
-        ReferenceBatch(network, np.zeros((4, 3), np.float32))

@@ -82,17 +82,3 @@ def test_initialize_builds_the_layer() -> None:
     made = WeightNormDense(3).initialize(x).numpy()
     np.testing.assert_allclose(made.mean(0), 0.0, atol=1e-4)
     np.testing.assert_allclose(made.std(0), 1.0, atol=1e-3)
-
-
-def test_initialize_builds_the_layer() -> None:
-    x = np.random.default_rng(0).normal(3.0, 2.0, (200, 4)).astype(np.float32)
-    made = WeightNormDense(3).initialize(x).numpy()
-    np.testing.assert_allclose(made.mean(0), 0.0, atol=1e-4)
-    np.testing.assert_allclose(made.std(0), 1.0, atol=1e-3)
-
-
-def test_initialize_builds_the_layer() -> None:
-    x = np.random.default_rng(0).normal(3.0, 2.0, (200, 4)).astype(np.float32)
-    made = WeightNormDense(3).initialize(x).numpy()
-    np.testing.assert_allclose(made.mean(0), 0.0, atol=1e-4)
-    np.testing.assert_allclose(made.std(0), 1.0, atol=1e-3)

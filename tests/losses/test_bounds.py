@@ -42,13 +42,3 @@ def test_gradient_of_iwae_is_the_normalised_weights() -> None:
 def test_an_unknown_number_of_samples_is_counted_when_it_is_known() -> None:
     bound = tf.function(bounds.iwae, input_signature=[tf.TensorSpec([None, 3])])
     np.testing.assert_allclose(bound(LOG_WEIGHTS), bounds.iwae(LOG_WEIGHTS), rtol=1e-6)
-
-
-def test_an_unknown_number_of_samples_is_counted_when_it_is_known() -> None:
-    bound = tf.function(bounds.iwae, input_signature=[tf.TensorSpec([None, 3])])
-    np.testing.assert_allclose(bound(LOG_WEIGHTS), bounds.iwae(LOG_WEIGHTS), rtol=1e-6)
-
-
-def test_an_unknown_number_of_samples_is_counted_when_it_is_known() -> None:
-    bound = tf.function(bounds.iwae, input_signature=[tf.TensorSpec([None, 3])])
-    np.testing.assert_allclose(bound(LOG_WEIGHTS), bounds.iwae(LOG_WEIGHTS), rtol=1e-6)
