@@ -398,7 +398,7 @@ class GenerativeModel(keras.Model):
     ) -> list[tf.Tensor]:
         variables = self.players()[player]
         grads = tape.gradient(loss, variables, output_gradients=tf.cast(scale, loss.dtype))
-        # A variable is read before it moves. TensorFlow's graph optimiser loses that order where the
+        # A variable is read before it moves. TensorFlow's graph optimiser loses that order where a
         # gradient does not depend on what was read, as in the last layer of a critic.
         with tf.control_dependencies([loss]):
             return [None if grad is None else tf.identity(grad) for grad in grads]
