@@ -119,10 +119,13 @@ def reproduce(system: str, claims: types.ModuleType, options: Options) -> None:
     for left in left_out:
         print(f"not measured: {left['claim']} | needs {', '.join(left['missing'])}")
     if names:
-        try:
-            claims.picture(_outcomes(rows, done, folders), RESULTS / f"{system}.png")
-        except NotRun as error:
-            print(f"results/{system}.png is left as it is: it needs {error}")
+        outcomes = _outcomes(rows, done, folders)
+        for part, draw in claims.PICTURES.items():
+            name = ".".join(filter(None, (system, part, "png")))
+            try:
+                draw(outcomes, RESULTS / name)
+            except NotRun as error:
+                print(f"results/{name} is left as it is: it needs {error}")
 
 
 def _chosen(system: str, rows: Mapping[str, Run | Toy], options: Options) -> list[str]:

@@ -70,11 +70,10 @@ def _section(result: dict[str, Any]) -> str:
         parts.append(_rows(alike))
     if result["not_run"]:
         parts.append(f"Rows not measured yet: {_names(result['not_run'])}.\n")
-    picture = FOLDER / f"{result['system']}.png"
-    if not picture.exists() and result["runs"]:
+    pictures = sorted(FOLDER.glob(f"{result['system']}.*png"))
+    if not pictures and result["runs"]:
         parts.append("There is no picture yet.\n")
-    if picture.exists():
-        parts.append(f"![{result['system']}](results/{picture.name})\n")
+    parts += [f"![{path.stem}](results/{path.name})\n" for path in pictures]
     return "\n".join(parts)
 
 

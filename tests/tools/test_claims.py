@@ -1,7 +1,6 @@
 """Every module of claims keeps to its form, by made-up numbers and without a folder."""
 
 import dataclasses
-import functools
 import importlib.util
 import pathlib
 
@@ -95,17 +94,18 @@ def test_claims_are_made_from_rows_alone(system: str) -> None:
 @pytest.mark.parametrize("system", sorted(set(SYSTEMS) - set(OF_TOYS)))
 def test_a_picture_needs_folders(system: str, tmp_path) -> None:
     module = reproduce.load_claims(system)
-    draw = functools.partial(module.picture, _made_up(module.rows("small")), tmp_path / "x.png")
-    with pytest.raises(reproduce.NotRun, match="folder of"):
-        draw()
+    for draw in module.PICTURES.values():
+        with pytest.raises(reproduce.NotRun, match="folder of"):
+            draw(_made_up(module.rows("small")), tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("system", OF_TOYS)
 def test_a_picture_of_toys_is_drawn_from_rows_alone(system: str, tmp_path) -> None:
     module = reproduce.load_claims(system)
-    module.picture(_made_up(module.rows("small")), tmp_path / "x.png")
-    assert Image.open(tmp_path / "x.png").width > 300
+    for part, draw in module.PICTURES.items():
+        draw(_made_up(module.rows("small")), tmp_path / f"x{part}.png")
+        assert Image.open(tmp_path / f"x{part}.png").width > 300
 
 
 @pytest.fixture(scope="module")
@@ -132,5 +132,6 @@ def test_a_picture_is_drawn_from_folders(system: str, folder, tmp_path) -> None:
     module = reproduce.load_claims(system)
     outcomes = _made_up(module.rows("small"))
     there = {n: dataclasses.replace(o, folder=folder) for n, o in outcomes.items()}
-    module.picture(Outcomes(there, outcomes.rows), tmp_path / "x.png")
-    assert Image.open(tmp_path / "x.png").width > 300
+    for part, draw in module.PICTURES.items():
+        draw(Outcomes(there, outcomes.rows), tmp_path / f"x{part}.png")
+        assert Image.open(tmp_path / f"x{part}.png").width > 200

@@ -151,8 +151,8 @@ def bench(tmp_path, monkeypatch):
     def measure(outcome):
         return {"files": Measure(len(list(outcome.path.iterdir())), None, "files", "")}
 
-    def picture(outcomes, path):
-        path.write_text(" ".join(str(outcomes[name].path.name) for name in ("a", "b")))
+    def picture(outcomes, path, names=("a", "b")):
+        path.write_text(" ".join(str(outcomes[name].path.name) for name in names))
 
     claims = types.SimpleNamespace(
         rows=lambda budget: [
@@ -162,7 +162,7 @@ def bench(tmp_path, monkeypatch):
         ],
         measure=measure,
         CLAIMS=(_better, functools.partial(_measured, name="b"), _toyed),
-        picture=picture,
+        PICTURES={"": picture, "part": functools.partial(picture, names=("a",))},
     )
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
     monkeypatch.setattr(reproduce, "_trained", train)
@@ -274,6 +274,7 @@ def test_a_picture_is_drawn_where_its_folders_are_at_hand(bench, capsys) -> None
     picture = bench.folder / "vae.x.png"
     bench.call(only="a")
     assert not picture.exists()
+    assert (bench.folder / "vae.x.part.png").read_text() == "a"
     assert "vae.x.png is left as it is: it needs b" in capsys.readouterr().out
     bench.call(only="b")
     assert "it needs folder of a" in capsys.readouterr().out
@@ -288,9 +289,9 @@ def test_a_picture_of_toys_is_drawn_without_folders(bench) -> None:
     toy = bench.claims.rows("small")[2]
     bench.claims.rows = lambda budget: [toy]
     bench.claims.CLAIMS = (_toyed,)
-    bench.claims.picture = lambda outcomes, path: path.write_text(
-        f"{outcomes['toy'].value('number'):g}"
-    )
+    bench.claims.PICTURES = {
+        "": lambda outcomes, path: path.write_text(f"{outcomes['toy'].value('number'):g}")
+    }
     bench.call()
     assert (bench.folder / "vae.x.png").read_text() == "10"
 

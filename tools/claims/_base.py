@@ -5,7 +5,8 @@ Such a module, tools/claims/<family>_<system>.py, has:
 rows(budget) -> list of `Run` and `Toy`    what is to be measured: the rows of results/<system>.json
 measure(outcome) -> {name: Measure}        optional: what a run's folder tells beyond its evaluation
 CLAIMS                                     functions (outcomes) -> `Claim` or a list of them
-picture(outcomes, path)                    draws results/<system>.png
+PICTURES                                   part: function (outcomes, path) that draws the picture
+                                           results/<system>.<part>.png; no part, <system>.png
 
 Rows are measured in portions and on several machines, so a claim reads only the numbers of rows and
 never a folder, and a row that is not there raises `NotRun`: `tools.reproduce` then leaves the claim

@@ -1,10 +1,10 @@
 """Pictures that several claims share."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tools.claims._base import Outcome
+from tools.claims._base import Outcome, Outcomes
 
 
 def newest(outcome: Outcome, name: str = "samples") -> Any:
@@ -35,3 +35,14 @@ def samples(outcomes: Sequence[Outcome], path: pathlib.Path, name: str = "sample
     figure.tight_layout()
     figure.savefig(path, dpi=70)
     plt.close(figure)
+
+
+def grids(
+    parts: Mapping[str, Sequence[str]], name: str = "samples"
+) -> dict[str, Callable[[Outcomes, pathlib.Path], None]]:
+    """A module's PICTURES: for each part the last sample grids of its rows, side by side."""
+
+    def of(rows: Sequence[str]) -> Callable[[Outcomes, pathlib.Path], None]:
+        return lambda outcomes, path: samples(*outcomes.groups(rows), path, name)
+
+    return {part: of(rows) for part, rows in parts.items()}

@@ -6,7 +6,6 @@ Gaussian.
 """
 
 import functools
-import pathlib
 
 import keras
 import numpy as np
@@ -100,11 +99,10 @@ CLAIMS = (
     *(functools.partial(better, data=data) for data in DATA),
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples of MAF(5) and MADE."""
-    names = [f"{name}_{data}_seed0" for data in DATA for name in ("maf", "made")]
-    _gallery.samples(*outcomes.groups(names), path)
+# Samples of MAF(5) and MADE.
+PICTURES = _gallery.grids(
+    {data: [f"{name}_{data}_seed0" for name in ("maf", "made")] for data in DATA}
+)
 
 
 def on_a_table(seed: int, examples: int = 20_000, epochs: int = 20) -> dict[str, Measure]:

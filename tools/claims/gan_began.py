@@ -167,6 +167,9 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+PICTURES = {"": picture}
+
+
 def _name(gamma: float, seed: int) -> str:
     return f"gamma{gamma:g}_seed{seed}"
 

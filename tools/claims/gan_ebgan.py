@@ -134,6 +134,9 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+PICTURES = {"": picture}
+
+
 def _with_and_without(outcomes: Outcomes, measure: str) -> list[list[float]]:
     return [values(group, measure) for group in outcomes.by_seed(*WEIGHTS, seeds=SEEDS)]
 

@@ -4,7 +4,6 @@ Two toys in the plane and on the line, and digits and MNIST by both losses of th
 """
 
 import functools
-import pathlib
 
 import keras
 import numpy as np
@@ -120,11 +119,8 @@ CLAIMS = (
     classifier_is_good,
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples by both losses."""
-    names = [f"{o}_{data}_seed0" for data in DATA for o in OBJECTIVES]
-    _gallery.samples(*outcomes.groups(names), path)
+# Samples by both losses.
+PICTURES = _gallery.grids({data: [f"{o}_{data}_seed0" for o in OBJECTIVES] for data in DATA})
 
 
 def discriminator_error(seed: int, steps: int, batch: int = 2048) -> dict[str, Measure]:

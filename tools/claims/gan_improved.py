@@ -7,7 +7,6 @@ classifier is tried on MNIST, beside the same network trained on the same labels
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -139,10 +138,13 @@ def few_labels(outcomes: Outcomes) -> Claim:
     )
 
 
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples of each."""
-    names = [f"{kind}_grid25_seed0" for kind in ON_GRID] + ["semi_supervised_mnist_seed0"]
-    _gallery.samples(*outcomes.groups(names), path)
+# Samples of each.
+PICTURES = _gallery.grids(
+    {
+        "grid25": [f"{kind}_grid25_seed0" for kind in ON_GRID],
+        "mnist": ["semi_supervised_mnist_seed0"],
+    }
+)
 
 
 # Historical averaging on games of two numbers, players in turn.

@@ -106,5 +106,8 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+PICTURES = {"": picture}
+
+
 def _of_both(outcomes: Outcomes, measure: str) -> list[list[float]]:
     return [values(group, measure) for group in outcomes.by_seed(*PAIR, seeds=SEEDS)]

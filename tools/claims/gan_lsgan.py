@@ -1,7 +1,6 @@
 """What Mao et al. 2017 prove of the LSGAN, checked by numbers; and its samples of the digits."""
 
 import functools
-import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -74,10 +73,8 @@ CLAIMS = (
     gradient_far_out,
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Digits by both objectives."""
-    _gallery.samples(*outcomes.groups(["lsgan_digits_seed0", "gan_digits_seed0"]), path)
+# Digits by both objectives.
+PICTURES = _gallery.grids({"": ["lsgan_digits_seed0", "gan_digits_seed0"]})
 
 
 def _identity_errors(a: float, b: float, c: float, seed: int) -> tuple[float, float]:

@@ -7,7 +7,6 @@ generator moves 8,000 times, which is 4,000 steps of manifold diffusion: it move
 """
 
 import functools
-import pathlib
 
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
@@ -104,10 +103,8 @@ CLAIMS = (
     higher_score,
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples of each form."""
-    _gallery.samples(*outcomes.groups([f"{form}_seed0" for form in FORMS]), path)
+# Samples of each form.
+PICTURES = _gallery.grids({"": [f"{form}_seed0" for form in FORMS]})
 
 
 def _fewer(claim: str, paper: str, ours: list[float], plain: list[float], unit: str) -> Claim:

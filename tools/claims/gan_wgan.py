@@ -8,7 +8,6 @@ generator covers, both beside the GAN.
 import contextlib
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -104,10 +103,8 @@ def more_modes(outcomes: Outcomes) -> Claim:
 
 CLAIMS = (critic_gives_the_distance, estimate_follows_fid, more_modes)
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Stacked digits of both."""
-    _gallery.samples(*outcomes.groups([f"{name}_stacked_mnist_seed0" for name in PAIR]), path)
+# Stacked digits of both.
+PICTURES = _gallery.grids({"stacked_mnist": [f"{name}_stacked_mnist_seed0" for name in PAIR]})
 
 
 def critic_on_lines(seed: int, steps: int) -> dict[str, Measure]:

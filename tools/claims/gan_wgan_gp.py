@@ -1,7 +1,6 @@
 """What Gulrajani et al. 2017 claim of the gradient penalty, measured beside clipped weights."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -148,11 +147,10 @@ CLAIMS = (
     lower_fid,
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples and critics of both on the grid and on MNIST."""
-    names = [f"{name}_{data}_seed0" for data in ("grid25", "mnist") for name in PAIR]
-    _gallery.samples(*outcomes.groups(names), path)
+# Samples and critics of both on the grid and on MNIST.
+PICTURES = _gallery.grids(
+    {data: [f"{name}_{data}_seed0" for name in PAIR] for data in ("ring8", "grid25", "mnist")}
+)
 
 
 def _pair(outcomes: Outcomes, data: str, measure: str) -> list[list[float]]:

@@ -62,6 +62,9 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+PICTURES = {"": picture}
+
+
 def seconds_of_statistics(images: int, features: int, seed: int) -> dict[str, Measure]:
     """Seconds of each statistic of random images, features and logits, and the cores at hand."""
     random = np.random.default_rng(seed)

@@ -114,6 +114,9 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+PICTURES = {"": picture}
+
+
 # The lines {0} x [0, 1] and {theta} x [0, 1].
 
 

@@ -8,7 +8,6 @@ the CycleGAN is also trained in bfloat16.
 """
 
 import functools
-import pathlib
 
 from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
@@ -111,11 +110,11 @@ CLAIMS = (
     precisions_agree,
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """There and back, with and without a cycle, on digits."""
-    names = [f"{name}_digits_seed0" for name in PAIR]
-    _gallery.samples(*outcomes.groups(names), path, name="a_to_b_to_a")
+# There and back, with and without a cycle, on digits.
+PICTURES = _gallery.grids(
+    {"": [f"{name}_digits_seed0" for name in PAIR]},
+    "a_to_b_to_a",
+)
 
 
 def _row(start: str, data: str, flags: tuple[str, ...], seed: int) -> Run:

@@ -6,8 +6,6 @@ trained on photos does in the paper. And an input with two right answers: who mi
 answers with their mean (section 1). The whole objective is also trained in bfloat16.
 """
 
-import pathlib
-
 from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
@@ -123,11 +121,11 @@ CLAIMS = (
     precisions_agree,
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Source, translation and target of each arm, seed 0."""
-    names = [f"{name}_seed0" for name in (*ABLATION, *ANSWERS)]
-    _gallery.samples(*outcomes.groups(names), path, name="translations")
+# Source, translation and target of each arm, seed 0.
+PICTURES = _gallery.grids(
+    {"": [f"{name}_seed0" for name in (*ABLATION, *ANSWERS)]},
+    "translations",
+)
 
 
 def _better(outcomes: Outcomes, name: str, other: str, what: str, why: str = "") -> Claim:

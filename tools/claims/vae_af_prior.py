@@ -5,7 +5,6 @@ Paper, statically binarised MNIST (table 1), ResNets: log p(x) -79.30 with the a
 """
 
 import functools
-import pathlib
 
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
@@ -70,8 +69,5 @@ CLAIMS = tuple(
     for claim in (above_the_standard_prior, beside_a_posterior)
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples by each."""
-    names = [f"{name}_{data}_seed0" for data in DATA for name in VARIANTS]
-    _gallery.samples(*outcomes.groups(names), path)
+# Samples by each.
+PICTURES = _gallery.grids({data: [f"{name}_{data}_seed0" for name in VARIANTS] for data in DATA})

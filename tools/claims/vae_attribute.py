@@ -8,7 +8,6 @@ the same data.
 """
 
 import functools
-import pathlib
 
 from tfgen import commands, run
 from tfgen.metrics.measure import Measure
@@ -78,8 +77,8 @@ def nearer(outcomes: Outcomes, data: str) -> Claim:
 
 CLAIMS = tuple(functools.partial(claim, data=data) for data in DATA for claim in (read_off, nearer))
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Each attribute moved from its least to its largest value, a row each; layers below none."""
-    names = [f"{model}_{data}_seed0" for data in DATA for model in MODELS]
-    _gallery.samples(*outcomes.groups(names), path, name="progressions")
+# Each attribute moved from its least to its largest value, a row each; layers below none.
+PICTURES = _gallery.grids(
+    {data: [f"{model}_{data}_seed0" for model in MODELS] for data in DATA},
+    "progressions",
+)

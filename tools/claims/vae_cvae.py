@@ -6,7 +6,6 @@ Paper, MNIST, test NLL of the hidden pixels in nats, 1, 2, 3 quadrants seen: bas
 """
 
 import functools
-import pathlib
 
 import numpy as np
 
@@ -90,8 +89,8 @@ CLAIMS = (
     gain_grows,
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Completions of validation images: seen, baseline, six draws, truth."""
-    names = [f"q{quadrants}_{data}_seed0" for data in DATA for quadrants in QUADRANTS]
-    _gallery.samples(*outcomes.groups(names), path, name="completions")
+# Completions of validation images: seen, baseline, six draws, truth.
+PICTURES = _gallery.grids(
+    {data: [f"q{quadrants}_{data}_seed0" for quadrants in QUADRANTS] for data in DATA},
+    "completions",
+)

@@ -123,13 +123,22 @@ def centred(outcomes: Outcomes) -> Claim:
 CLAIMS = (filters, falls, mnist, placed, centred)
 
 
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Canvases over the glimpses, a sample a row; those of MNIST move in a GIF beside it."""
-    names = [f"{mode}_{data}_seed0" for data in ("digits", "placed_digits") for mode in MODES]
-    *small, moving = outcomes.groups([*names, f"attention_mnist_glimpses{GLIMPSES[-1]}"])[0]
+def drawn(outcomes: Outcomes, path: pathlib.Path) -> None:
+    """Canvases of MNIST over the glimpses, a sample a row; they move in a GIF beside it."""
+    ((moving,),) = outcomes.groups([f"attention_mnist_glimpses{GLIMPSES[-1]}"])
     gif = sorted((moving.path / "samples").glob("drawing-*.gif"))[-1]
-    _gallery.samples([*small, moving], path, "canvases")
+    _gallery.samples([moving], path, "canvases")
     shutil.copyfile(gif, path.with_suffix(".gif"))
+
+
+# Canvases over the glimpses, a sample a row.
+PICTURES = {
+    **_gallery.grids(
+        {data: [f"{mode}_{data}_seed0" for mode in MODES] for data in ("digits", "placed_digits")},
+        "canvases",
+    ),
+    "mnist": drawn,
+}
 
 
 def _ahead(data: str, paper: str, attention: Sequence[Outcome], none: Sequence[Outcome]) -> Claim:

@@ -5,7 +5,6 @@ straight-through Gumbel-softmax 107.8, score function 110.6.
 """
 
 import functools
-import pathlib
 
 import numpy as np
 import scipy.special
@@ -106,11 +105,8 @@ CLAIMS = (
     ),
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples by each estimator."""
-    names = [f"{name}_{data}_seed0" for data in DATA for name in ESTIMATORS]
-    _gallery.samples(*outcomes.groups(names), path)
+# Samples by each estimator.
+PICTURES = _gallery.grids({data: [f"{name}_{data}_seed0" for name in ESTIMATORS] for data in DATA})
 
 
 def _draws(temperature: float) -> tuple[np.ndarray, np.ndarray]:

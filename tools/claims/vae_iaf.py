@@ -118,6 +118,9 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+PICTURES = {"": picture}
+
+
 def four_points(posterior: str, seed: int) -> dict[str, Measure]:
     """The ELBO of a VAE with two latents on four one-hot images, by 4000 draws each."""
     model = trained(posterior, seed)

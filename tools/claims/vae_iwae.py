@@ -141,6 +141,9 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     plt.close(figure)
 
 
+PICTURES = {"": picture}
+
+
 def _name(layers: int, k: int, seed: int) -> str:
     return f"l{layers}_k{k}_seed{seed}"
 

@@ -5,7 +5,6 @@ those of a PixelCNN on CIFAR-10, 3.03 against 3.14 bits per dimension (2016b, ta
 """
 
 import functools
-import pathlib
 import time
 
 import numpy as np
@@ -68,11 +67,8 @@ CLAIMS = (
     *(functools.partial(fast, form=form) for form in FORMS),
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples of both forms."""
-    names = [f"{form}_{data}_seed0" for data in DATA for form in FORMS]
-    _gallery.samples(*outcomes.groups(names), path)
+# Samples of both forms.
+PICTURES = _gallery.grids({data: [f"{form}_{data}_seed0" for form in FORMS] for data in DATA})
 
 
 def draws(seed: int, gated: bool, repeats: int = 5) -> dict[str, Measure]:

@@ -54,16 +54,16 @@ def better(outcomes: Outcomes, data: str) -> Claim:
 CLAIMS = tuple(functools.partial(better, data=data) for data in DATA)
 
 
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
+def columns(outcomes: Outcomes, path: pathlib.Path, data: str) -> None:
     """The paper's four columns: samples above, reconstructions below where there is an encoder."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    (columns,) = outcomes.groups([f"{form}_mnist_seed0" for form in FORMS])
+    (found,) = outcomes.groups([f"{form}_{data}_seed0" for form in FORMS])
     figure, axes = plt.subplots(2, 4, figsize=(16, 5.2), height_ratios=(4, 1))
-    for (form, title), outcome, (above, below) in zip(FORMS.items(), columns, axes.T, strict=True):
+    for (form, title), outcome, (above, below) in zip(FORMS.items(), found, axes.T, strict=True):
         _gallery.show(above, _gallery.newest(outcome), title)
         below.axis("off")
         if form != "gan":
@@ -71,3 +71,6 @@ def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=70)
     plt.close(figure)
+
+
+PICTURES = {data: functools.partial(columns, data=data) for data in DATA}

@@ -7,7 +7,6 @@ codes makes better images than codes drawn alike, and its bits are fewer.
 
 import functools
 import math
-import pathlib
 
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
@@ -79,7 +78,5 @@ CLAIMS = tuple(
     for claim in (prior_draws_better, prior_codes_shorter, in_use)
 )
 
-
-def picture(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Samples through the prior."""
-    _gallery.samples(*outcomes.groups([f"{data}_seed0" for data in CODES]), path)
+# Samples through the prior.
+PICTURES = _gallery.grids({data: [f"{data}_seed0"] for data in CODES})
