@@ -400,6 +400,17 @@ def test_page_shows_what_falls_short_and_what_is_not_measured() -> None:
     assert "![" not in page  # there is no such picture
 
 
+def test_page_has_all_pictures_of_a_system_and_none_of_another(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(results_page, "FOLDER", tmp_path)
+    for name in ("vae.x.png", "vae.x.part.png", "vae.x_y.png", "vae.x.json"):
+        (tmp_path / name).touch()
+    page = results_page.page([_result()])
+    assert page.count("![") == 2
+    assert "![vae.x.part](results/vae.x.part.png)" in page
+    assert "![vae.x](results/vae.x.png)" in page
+    assert "no picture" not in page
+
+
 def test_page_says_why_a_claim_falls_short_and_only_then() -> None:
     result = _result()
     assert "why they fall short" not in results_page.page([result])
