@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfgen import run
+from tfgen import commands, run
 from tfgen.metrics.measure import Measure
 from tools.claims._base import Claim, Outcome
 
@@ -32,6 +32,17 @@ def text(values: Iterable[float], form: str = ".3g") -> str:
 def values(outcomes: Sequence[Outcome], measure: str) -> list[float]:
     """One measure of several rows."""
     return [outcome.value(measure) for outcome in outcomes]
+
+
+def parameters(outcome: Outcome) -> dict[str, Measure]:
+    """The number of a run's parameters: a `measure` of modules whose arms differ in it."""
+    model = commands.load_run(run.RunDir(outcome.path))[3]
+    return {"parameters": Measure(model.count_params(), None, "weights", "")}
+
+
+def sizes(*groups: Sequence[Outcome]) -> list[str]:
+    """How many parameters the runs of each group have, e.g. "20,321 weights"."""
+    return [f"{group[0].value('parameters'):,.0f} weights" for group in groups]
 
 
 def clearly_above(more: Sequence[float], less: Sequence[float]) -> bool:

@@ -8,8 +8,9 @@ import functools
 
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run
-from tools.claims._common import seeds_of, text, values
+from tools.claims._common import parameters, seeds_of, sizes, text, values
 
+measure = parameters
 DATA = ("digits", "mnist")
 VARIANTS = {  # name -> flagfile and flags; flows of equal cost
     "prior": ("af_prior", ()),
@@ -39,8 +40,10 @@ def above_the_standard_prior(outcomes: Outcomes, data: str) -> Claim:
     """An autoregressive prior has a higher ELBO than N(0, I)."""
     groups = outcomes.by_seed(f"prior_{data}", f"standard_{data}", seeds=seeds_of(data))
     ours, plain = (values(group, "elbo") for group in groups)
+    flow, standard = sizes(*groups)
     return Claim(
-        f"{data}: ELBO by the autoregressive prior above that by N(0, I), the same networks",
+        f"{data}: ELBO by the autoregressive prior ({flow}) above that by N(0, I) ({standard}), "
+        "the same networks",
         "section 3.2",
         text(ours, ".4g"),
         text(plain, ".4g"),
@@ -53,8 +56,10 @@ def beside_a_posterior(outcomes: Outcomes, data: str) -> Claim:
     """NLL of the flow as prior is below the same flow's as posterior."""
     groups = outcomes.by_seed(f"prior_{data}", f"posterior_{data}", seeds=seeds_of(data))
     ours, theirs = (values(group, "nll") for group in groups)
+    prior, posterior = sizes(*groups)
     return Claim(
-        f"{data}: NLL with the flow as prior below that with it as posterior, in the mean of seeds",
+        f"{data}: NLL with the flow as prior ({prior}) below that with it as posterior "
+        f"({posterior}), in the mean of seeds",
         "79.30 < 79.88" if data == "mnist" else "",
         text(ours, ".4g"),
         text(theirs, ".4g"),

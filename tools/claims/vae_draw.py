@@ -12,13 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfgen import commands, run
 from tfgen.layers.gaussian_attention import gaussian_filters
-from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import text, values
+from tools.claims._common import parameters, sizes, text, values
 
+measure = parameters
 SEEDS = (0, 1, 2)
 MODES = {"attention": "true", "none": "false"}
 GLIMPSES = (1, 5, 10)  # On MNIST, without attention; the last of them with it as well.
@@ -49,12 +48,6 @@ def rows(budget: str) -> list[Run]:
         for mode, glimpses in [*(("none", g) for g in GLIMPSES), ("attention", GLIMPSES[-1])]
     ]
     return [*small, *mnist]
-
-
-def measure(outcome: Outcome) -> dict[str, Measure]:
-    """The number of parameters."""
-    model = commands.load_run(run.RunDir(outcome.path))[3]
-    return {"parameters": Measure(model.count_params(), None, "weights", "")}
 
 
 def filters(outcomes: Outcomes) -> Claim:
@@ -156,8 +149,8 @@ def _ahead(data: str, paper: str, attention: Sequence[Outcome], none: Sequence[O
 
 
 def _compared(attention: Sequence[Outcome], none: Sequence[Outcome]) -> str:
-    counts = (group[0].value("parameters") for group in (attention, none))
-    return "bound on -log p(x) by attention ({:,.0f} weights) and without ({:,.0f})".format(*counts)
+    ours, plain = sizes(attention, none)
+    return f"bound on -log p(x) by attention ({ours}) and without ({plain})"
 
 
 def _bounds(outcomes: Sequence[Outcome]) -> list[float]:

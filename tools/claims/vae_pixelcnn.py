@@ -14,10 +14,12 @@ from tfgen.metrics.measure import Measure
 from tfgen.networks.pixelcnn import PixelCNNNetwork
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run, Toy
-from tools.claims._common import seeds_of, text, values
+from tools.claims._common import parameters, seeds_of, sizes, text, values
 
+measure = parameters
 DATA = ("digits", "mnist")
-FORMS = {"gated": (), "ungated": ("--gated=false",)}
+FORMS = ("gated", "ungated")
+WIDTHS = {"digits": 48, "mnist": 98}  # Filters by which residual blocks have as many weights.
 DRAWN = 64  # Images at once.
 
 
@@ -27,18 +29,23 @@ def rows(budget: str) -> list[Run | Toy]:
     found: list[Run | Toy] = [
         Run(f"{form}_{data}_seed{s}", f"pixelcnn_{data}.cfg", (*flags, f"--seed={s}"), (), s)
         for data in DATA
-        for form, flags in FORMS.items()
+        for form, flags in zip(FORMS, ((), _residual(data)), strict=True)
         for s in seeds_of(data)
     ]
     return [*found, *(Toy(f"{form}_draws", draws, {"gated": form == "gated"}) for form in FORMS)]
+
+
+def _residual(data: str) -> tuple[str, ...]:
+    return ("--gated=false", f"--filters={WIDTHS[data]}")
 
 
 def better(outcomes: Outcomes, data: str) -> Claim:
     """The gated form is above the ungated one, which has a blind spot."""
     groups = outcomes.by_seed(*(f"{form}_{data}" for form in FORMS), seeds=seeds_of(data))
     ours, plain = (values(group, "nll") for group in groups)
+    gated, ungated = sizes(*groups)
     return Claim(
-        f"{data}: NLL of the gated form below that of masked residual blocks",
+        f"{data}: NLL of the gated form ({gated}) below that of masked residual blocks ({ungated})",
         "81.30 ungated" if data == "mnist" else "",
         text(ours, ".4g"),
         text(plain, ".4g"),
