@@ -11,19 +11,20 @@ from tfgen.data import synthetic
 from tfgen.metrics.measure import Measure
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcome, Outcomes, Run
-from tools.claims._common import SEEDS, text, values
+from tools.claims._common import SEEDS, each, text, values
 
 MIXTURES = {"ring8": 8, "grid25": 25}
+SEEDS_OF = {"ring8": SEEDS, "grid25": SEEDS[:1]}  # A run on the grid takes over 15 minutes.
 PAIR = ("wgan_gp", "wgan")
 
 
 def rows(budget: str) -> list[Run]:
-    """Mixtures on three seeds and MNIST on one, by penalty and by clipping."""
+    """The ring on three seeds, the grid and MNIST on one, by penalty and by clipping."""
     found = [
         Run(f"{name}_{data}_seed{seed}", f"{name}_{data}.cfg", (f"--seed={seed}",), (), seed)
         for name in PAIR
         for data in MIXTURES
-        for seed in SEEDS
+        for seed in SEEDS_OF[data]
     ]
     # Equal steps of the generator, and for the clipped critic no more steps than for the other.
     steps = {"wgan_gp": (), "wgan": ("--boost_first=0", "--boost_every=0")}
@@ -84,7 +85,7 @@ def nearer(outcomes: Outcomes, data: str) -> Claim:
     """Sliced W_1 is below that by clipping, seed by seed."""
     ours, clipped = _pair(outcomes, data, "sliced_wasserstein")
     return Claim(
-        f"{data}: sliced W_1 below that by clipping, seed by seed",
+        f"{data}: sliced W_1 below that by clipping, {each(SEEDS_OF[data])}",
         "",
         text(ours),
         text(clipped) + " clipped",
@@ -112,8 +113,7 @@ def critic_shows_modes(outcomes: Outcomes) -> Claim:
     ours, clipped = _pair(outcomes, "grid25", "critic_contrast")
     return Claim(
         "grid25: the critic's values show the modes, a clipped one's are too simple: by how much "
-        "they are higher on modes than between neighbours, over 0.5 and over the clipped one's, "
-        "seed by seed",
+        "they are higher on modes than between neighbours, over 0.5 and over the clipped one's",
         "figure 1a",
         text(ours),
         text(clipped) + " clipped",
@@ -154,7 +154,7 @@ PICTURES = _gallery.grids(
 
 
 def _pair(outcomes: Outcomes, data: str, measure: str) -> list[list[float]]:
-    groups = outcomes.by_seed(*(f"{name}_{data}" for name in PAIR), seeds=SEEDS)
+    groups = outcomes.by_seed(*(f"{name}_{data}" for name in PAIR), seeds=SEEDS_OF[data])
     return [values(group, measure) for group in groups]
 
 
@@ -172,8 +172,8 @@ def contrast(value_of: Callable[[np.ndarray], np.ndarray]) -> float:
     """How much higher a function [N, 2] -> [N] is on the grid's modes than between them.
 
     Mean over pairs of neighbours of (f(a) + f(b)) / 2 - f((a + b) / 2), in standard deviations of
-    f over these modes and middles. It is 0 for a plane, below 0.1 in size for a cone or a parabola
-    around the origin, and 2.05 for two values, one on the modes and the other between them.
+    f over these modes and middles. It is 0 for a plane and a constant, below 0.1 in size for a cone
+    or a parabola around the origin, and 2.05 for two values, on the modes and between.
     """
     modes = synthetic.centres("grid25").astype(np.float64)
     gaps = spatial.distance.cdist(modes, modes)
@@ -181,4 +181,5 @@ def contrast(value_of: Callable[[np.ndarray], np.ndarray]) -> float:
     middles = (modes[first] + modes[second]) / 2
     on_modes, between = value_of(modes), value_of(middles)
     higher = (on_modes[first] + on_modes[second]) / 2 - between
-    return float(higher.mean() / np.concatenate([on_modes, between]).std())
+    deviation = np.concatenate([on_modes, between]).std()
+    return float(higher.mean() / deviation) if deviation else 0.0
