@@ -116,8 +116,8 @@ def _fewer(claim: str, paper: str, ours: list[float], plain: list[float], unit: 
         text(plain, ".4g"),
         unit,
         better,
-        "a discriminator a quarter of the generator is not weak on every seed, by the modes that the "
-        "plain GAN covers",
+        "a discriminator a quarter of the generator is not weak on every seed, by the modes that "
+        "the plain GAN covers",
     )
 
 
