@@ -33,7 +33,7 @@ _COLLAPSE = (
     "makes few of the digits. Only k presses on it to spread, and the easiest of the images holds "
     "the balance at a low gamma with hardly any: see the ratio of the row without_k. In trials of "
     "one seed, which are no rows, the paper's steps of 1e-4, its balance rate of 0.001 and its "
-    "codes of 64 did not mend it, nor did 4 to 6 times the training, G's steps at a tenth or a "
+    "codes of 64 did not mend it, nor did 4 times the training, G's steps at a tenth or a "
     "fifth of D's, or at 4 times D's."
 )
 
