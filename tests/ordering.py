@@ -14,7 +14,6 @@ import tensorflow as tf
 from tensorflow.python.eager import context  # no public function has the graphs as they are run
 
 _READ = "ReadVariableOp"
-_WRITES = ("AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp")
 _PASS_ON = ("Identity", "Enter", "Switch", "Merge")
 
 
@@ -30,13 +29,19 @@ def graphs_of(run: Callable) -> list[tf.compat.v1.GraphDef]:
 
 
 def unordered(graph: tf.compat.v1.GraphDef) -> list[tuple[str, str]]:
-    """Pairs of accesses to one variable, one of them a write, of which either may come first."""
+    """Pairs of accesses to one variable, one of them a write, of which either may come first.
+
+    Whatever takes a variable and does not read it is a write: assignments, fused steps of
+    optimisers, calls.
+    """
     nodes = {node.name: node for node in graph.node}
+    variables = {_owner(nodes, node.input[0]) for node in graph.node if node.op == _READ}
     accesses = collections.defaultdict(list)
     for name, node in nodes.items():
-        if node.op in (_READ, *_WRITES):
-            accesses[_variable(nodes, name), _loop(name)].append(name)
-    bits = {name: 1 << i for i, name in enumerate(itertools.chain(*accesses.values()))}
+        if node.op not in _PASS_ON:
+            for variable in variables & {_owner(nodes, edge) for edge in node.input}:
+                accesses[variable, _loop(name)].append(name)
+    bits = {name: 1 << i for i, name in enumerate({*itertools.chain(*accesses.values())})}
     before: dict[str, int] = {}  # of each node, the accesses that it waits for
     for name in _in_order(nodes):
         before[name] = 0
@@ -61,16 +66,20 @@ def _inputs(nodes: dict, name: str) -> Iterator[str]:
     return (parent for parent in parents if nodes[parent].op != "NextIteration")
 
 
-def _variable(nodes: dict, name: str) -> str:
-    name = _name(nodes[name].input[0])
-    while nodes[name].op in _PASS_ON:
+def _owner(nodes: dict, edge: str) -> str:
+    """Where a resource comes from, through all that hands it on; of a control edge, nothing."""
+    if edge.startswith("^"):
+        return ""
+    name = _name(edge)
+    while nodes[name].op in _PASS_ON and nodes[name].input:
         name = _name(nodes[name].input[0])
     return name
 
 
 def _loop(name: str) -> str:
     """The innermost loop that a node is in; a loop ends before what comes after it begins."""
-    return "".join(re.findall(r"^.*while/body/_\d+/", name))
+    found = re.match(r".*while/body/_\d+/", name)
+    return found.group() if found else ""
 
 
 def _in_order(nodes: dict) -> Iterator[str]:

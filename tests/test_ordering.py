@@ -4,15 +4,23 @@ import tensorflow as tf
 from tests import ordering
 
 
+def assigned(handle, value):
+    tf.raw_ops.AssignSubVariableOp(resource=handle, value=value)
+
+
+def stepped(handle, value):
+    tf.raw_ops.ResourceApplyGradientDescent(var=handle, alpha=value, delta=value)
+
+
+@pytest.mark.parametrize("write", [assigned, stepped])
 @pytest.mark.parametrize(("kept", "found"), [(True, 0), (False, 1)])
-def test_a_write_waits_for_a_read_or_not(kept, found):
+def test_a_write_waits_for_a_read_or_not(write, kept, found):
     with tf.Graph().as_default() as graph:
         handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[])
         read = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
         used = tf.square(read)
         with tf.control_dependencies([used] if kept else []):
-            value = tf.constant(1.0)
-            tf.raw_ops.AssignSubVariableOp(resource=handle, value=tf.identity(value), name="move")
+            write(handle, tf.constant(1.0))
     assert len(ordering.unordered(graph.as_graph_def())) == found
 
 

@@ -147,7 +147,7 @@ CLAIMS = (
     lower_fid,
 )
 
-# Samples and critics of both on the grid and on MNIST.
+# Samples of both, over their critics in the plane.
 PICTURES = _gallery.grids(
     {data: [f"{name}_{data}_seed0" for name in PAIR] for data in ("ring8", "grid25", "mnist")}
 )
