@@ -1,8 +1,9 @@
-"""Whether a graph, as TensorFlow has optimised it, keeps each variable's reads and writes in order.
+"""Whether what a graph computes, as TensorFlow has optimised it, depends on how threads run.
 
 Functions of TensorFlow run stateful operations as the program has them, but its optimiser of graphs
-can drop the edge that says so. What is computed then depends on how threads happen to be scheduled,
-on one run in many.
+can drop the edge that says so: a variable is then read before or after it moves. And `AddN` begins
+its sum with the first of its inputs whose memory no one else still reads. Either is seen on one run
+in many.
 """
 
 import collections
@@ -15,6 +16,8 @@ from tensorflow.python.eager import context  # no public function has the graphs
 
 _READ = "ReadVariableOp"
 _PASS_ON = ("Identity", "Enter", "Switch", "Merge")
+_VIEWS = (*_PASS_ON, "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient")
+_KEPT = ("Const", _READ, "_Arg")  # Their memory stays in use, whoever reads it.
 
 
 def graphs_of(run: Callable) -> list[tf.compat.v1.GraphDef]:
@@ -54,6 +57,46 @@ def unordered(graph: tf.compat.v1.GraphDef) -> list[tuple[str, str]]:
         if not (nodes[a].op == nodes[b].op == _READ)
         and not (before[a] & bits[b] or before[b] & bits[a])
     ]
+
+
+def sums_by_chance(graph: tf.compat.v1.GraphDef) -> list[str]:
+    """`AddN`s of which two orders of summation are possible, and may round differently.
+
+    The kernel writes its sum over the first input that it alone still holds, and begins with that
+    one. Whether other readers of a tensor are done is a matter of time. (a + b) + c is (b + a) + c.
+    """
+    nodes = {node.name: node for node in graph.node}
+    readers = collections.Counter(
+        _memory(nodes, edge)
+        for node in graph.node
+        if node.op not in _VIEWS
+        for edge in node.input
+        if not edge.startswith("^")
+    )
+    found = []
+    for node in graph.node:
+        if node.op != "AddN":
+            continue
+        inputs = [_memory(nodes, edge) for edge in node.input if not edge.startswith("^")]
+        begins = set()
+        for i, tensor in enumerate(inputs):
+            if nodes[_name(tensor)].op in _KEPT or inputs.count(tensor) > 1:
+                continue
+            begins.add(max(i, 1))
+            if readers[tensor] == 1:
+                break
+        else:
+            begins.add(1)  # None is free: they are added up as they come.
+        if len(begins) > 1:
+            found.append(node.name)
+    return found
+
+
+def _memory(nodes: dict, edge: str) -> str:
+    """The tensor whose memory an edge shows."""
+    while nodes[_name(edge)].op in _VIEWS:
+        edge = nodes[_name(edge)].input[0]
+    return edge if ":" in edge else f"{edge}:0"
 
 
 def _name(edge: str) -> str:

@@ -55,3 +55,43 @@ def test_the_next_turn_of_a_loop_is_not_this_one():
             node.ClearField("input")
             node.input.extend(kept)
     assert len(ordering.unordered(main)) == 1
+
+
+def sums(*names, once=()):
+    """`AddN`s of several orders, in a graph of one over these; those of `once` have one reader."""
+    with tf.Graph().as_default() as graph:
+        made = {name: tf.square(tf.constant(1.0), name=name) for name in sorted(set(names))}
+        for name, tensor in made.items():
+            if name not in once:
+                tf.exp(tensor)
+        tf.add_n([made[name] for name in names], name="total")
+    return ordering.sums_by_chance(graph.as_graph_def())
+
+
+def test_a_sum_that_may_begin_with_its_third_input():
+    assert sums("a", "b", "c") == ["total"]
+    assert sums("a", "b", "c", once="c") == ["total"]
+    assert sums("a", "b", "c", "d", once="d") == ["total"]
+
+
+def test_a_sum_that_begins_with_its_first_or_second_input():
+    assert sums("a", "b") == []
+    assert sums("a", "b", "c", once="a") == []
+    assert sums("a", "b", "c", once="b") == []
+    assert sums("a", "a", "b", "b") == []
+
+
+def test_memory_is_seen_through_views_and_variables_keep_theirs():
+    with tf.Graph().as_default() as graph:
+        a, b, c = (tf.square(tf.constant([1.0]), name=name) for name in "abc")
+        tf.exp(b)
+        tf.exp(c)
+        viewed = tf.reshape(tf.identity(a), [1])
+        handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[1])
+        read = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+        tf.add_n([viewed, b, c], name="view")
+        tf.add_n([read, read, c], name="kept")
+    assert ordering.sums_by_chance(graph.as_graph_def()) == ["kept"]
+    with graph.as_default():
+        tf.exp(a)
+    assert ordering.sums_by_chance(graph.as_graph_def()) == ["view", "kept"]

@@ -196,6 +196,11 @@ def test_every_variable_is_read_before_it_moves(case, model):
     assert [pair for graph in graphs for pair in ordering.unordered(graph)] == []
 
 
+def test_every_sum_has_one_order(case, model):
+    graphs = trained[case.name][1][2]
+    assert [name for graph in graphs for name in ordering.sums_by_chance(graph)] == []
+
+
 def test_every_variable_has_one_optimiser(model):
     owned = [v.path for variables in model.players().values() for v in variables]
     assert sorted(owned) == sorted(v.path for v in model.trainable_variables)

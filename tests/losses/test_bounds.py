@@ -10,6 +10,12 @@ LOG_WEIGHTS = np.log(np.array([[1.0, 1.0, 1.0], [3.0, 1.0, 1.0]])).astype(np.flo
 LOG_WEIGHTS[:, 2] = [200.0, -200.0]
 
 
+def test_parts_together_have_the_sum_of_their_log_densities() -> None:
+    parts = [tf.constant([1.0, 2.0]), tf.constant([3.0, 4.0]), tf.constant([-5.0, 6.0])]
+    np.testing.assert_array_equal(bounds.joint(parts), [-1.0, 12.0])
+    assert bounds.joint(parts[:1]) is parts[0]
+
+
 def test_elbo_is_the_mean() -> None:
     np.testing.assert_allclose(bounds.elbo(LOG_WEIGHTS), [np.log(3) / 2, 0, 0], atol=1e-6)
 

@@ -51,8 +51,11 @@ class FlowBatchNormalization(keras.layers.Layer):
         """x [..., d] -> u [..., d]."""
         return self.bijector(training).inverse(tf.cast(x, tf.float32))
 
-    def statistics(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and variance of this batch over all replicas, [d] each; the layer follows them."""
+    def center(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """x - mean, mean and variance, [d] each, of a batch x [..., d] over all replicas.
+
+        The layer follows them.
+        """
         axes = list(range(len(x.shape) - 1))
         replica = tf.distribute.get_replica_context()
 
@@ -63,10 +66,11 @@ class FlowBatchNormalization(keras.layers.Layer):
             return replica.all_reduce(tf.distribute.ReduceOp.MEAN, own)
 
         mean = mean_over_all(x)
-        variance = mean_over_all((x - mean) ** 2)
+        centered = x - mean
+        variance = mean_over_all(centered**2)
         for old, new in ((self.mean, mean), (self.variance, variance)):
             old.assign(old * self.momentum + tf.stop_gradient(new) * (1.0 - self.momentum))
-        return mean, variance
+        return centered, mean, variance
 
     def settle(self, mean: Any, variance: Any) -> None:
         """Sets the statistics that are used outside of training, [d] each."""
@@ -93,16 +97,17 @@ class _Normalization(TrainableBijector):
             name="batch_normalization",
         )
         self._layer, self._training = layer, training
-        self._seen: tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]] | None = None
+        self._seen: tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor, tf.Tensor]] | None = None
 
-    def _statistics(self, x: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def _center(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """x - mean, mean and variance; in training those of the batch."""
         if not self._training:
-            layer = self._layer
-            return tf.convert_to_tensor(layer.mean), tf.convert_to_tensor(layer.variance)
-        if x is not None and (self._seen is None or self._seen[0] is not x):
-            self._seen = x, self._layer.statistics(x)
-        if self._seen is None:
-            raise ValueError("batch normalisation in training needs data: ask for a density first")
+            mean, variance = (
+                tf.convert_to_tensor(v) for v in (self._layer.mean, self._layer.variance)
+            )
+            return x - mean, mean, variance
+        if self._seen is None or self._seen[0] is not x:
+            self._seen = x, self._layer.center(x)
         return self._seen[1]
 
     def _log_scale(self, variance: tf.Tensor) -> tf.Tensor:
@@ -111,13 +116,15 @@ class _Normalization(TrainableBijector):
         )
 
     def _forward(self, u: tf.Tensor) -> tf.Tensor:
-        mean, variance = self._statistics(None)
+        if self._training and self._seen is None:
+            raise ValueError("batch normalisation in training needs data: ask for a density first")
+        _, mean, variance = self._seen[1] if self._seen else self._center(u)
         return (u - self._layer.beta) * tf.exp(-self._log_scale(variance)) + mean
 
     def _inverse(self, x: tf.Tensor) -> tf.Tensor:
-        mean, variance = self._statistics(x)
-        return (x - mean) * tf.exp(self._log_scale(variance)) + self._layer.beta
+        centered, _, variance = self._center(x)
+        return centered * tf.exp(self._log_scale(variance)) + self._layer.beta
 
     def _inverse_log_det_jacobian(self, x: tf.Tensor) -> tf.Tensor:
-        _, variance = self._statistics(x)
+        *_, variance = self._center(x)
         return tf.reduce_sum(self._log_scale(variance))

@@ -6,8 +6,20 @@ over event dimensions. All functions take `log_weights` of shape [k, ...] with t
 """
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
+
+
+def joint(log_densities: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The log density of several parts together: the sum of theirs, [...] each, in nats.
+
+    The same to the bit each time: where two or more further terms are added by +, TensorFlow makes
+    one `AddN` of it all, which starts with whichever of the tensors no other reader still needs.
+    """
+    if len(log_densities) == 1:
+        return log_densities[0]
+    return tf.reduce_sum(tf.stack(log_densities), axis=0)
 
 
 def elbo(log_weights: tf.Tensor) -> tf.Tensor:

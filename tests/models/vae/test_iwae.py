@@ -1,10 +1,13 @@
 """The importance weighted bound, its gradients and how they differ from the VAE's."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import ordering
 from tests.linear_gaussian import LinearGaussian
 from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.models.vae import iwae, vae
@@ -38,6 +41,15 @@ def test_k_1_equals_the_sampled_elbo_bit_for_bit() -> None:
     np.testing.assert_array_equal(sampled.bound(terms, 1.0), weighted.bound(terms, 1.0))
     for a, b in zip(_gradients(sampled, _images()), _gradients(weighted, _images()), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dreg", [False, True])
+def test_with_layers_its_sums_have_one_order(dreg: bool) -> None:
+    hparams = dataclasses.replace(HPARAMS, latent_dims=(4, 3, 2), hidden_units=(8, 8, 8))
+    model = iwae.IWAE(*vae.networks((8, 8, 1), hparams), k=3, dreg=dreg)
+    graphs = ordering.graphs_of(lambda: _gradients(model, _images()))
+    assert any(node.op == "MatMul" for graph in graphs for node in graph.node)
+    assert [name for graph in graphs for name in ordering.sums_by_chance(graph)] == []
 
 
 def test_gradient_tends_to_that_of_log_p() -> None:

@@ -52,6 +52,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams, stateless
 from tfgen.data import DataSpec
+from tfgen.losses import bounds
 from tfgen.models.vae import _diagnosis
 from tfgen.networks.conv_vae import decoder, encoder
 from tfgen.training import optimizers, schedules
@@ -236,7 +237,7 @@ class AttributeCVAE(GenerativeModel):
         kls = [
             tf.reduce_mean(tfd.kl_divergence(q, p)) for q, p in zip(posteriors, priors, strict=True)
         ]
-        kl = tf.add_n(kls)
+        kl = bounds.joint(kls)
         means = {name: tf.reduce_mean(term) for name, term in terms.items()}
         loss = kl_weight * kl - tf.reduce_mean(self.reconstruction(terms))
         logs = {"loss": loss, "elbo": means["likelihood"] - kl, **means, "kl": kl}
@@ -442,7 +443,8 @@ class DisCVAE(AttributeCVAE):
 
     def reconstruction(self, terms: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """All three, the gate by its weight."""
-        return terms["likelihood"] + terms["foreground"] + self.gate_weight * terms["gate"]
+        gate = self.gate_weight * terms["gate"]
+        return bounds.joint([terms["likelihood"], terms["foreground"], gate])
 
     def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
         """Those of `AttributeCVAE`, and "layers": foregrounds, gates, backgrounds, images."""

@@ -397,8 +397,8 @@ class VAE(GenerativeModel):
             ratios[-1] = -tfd.kl_divergence(inference.posteriors[-1], prior)
         return {
             "likelihood": self.observed(inference, training).log_prob(image),
-            "prior": tf.add_n(log_p),
-            "posterior": tf.add_n(log_q),
+            "prior": bounds.joint(log_p),
+            "posterior": bounds.joint(log_q),
             "ratios": ratios,
         }
 
@@ -443,7 +443,8 @@ class VAE(GenerativeModel):
 
     def log_weights(self, terms: dict[str, Any], kl_weight: tf.Tensor | float) -> tf.Tensor:
         """log p(x|z) + kl_weight (log p(z) - log q(z|x)), without the gradient of free layers."""
-        return terms["likelihood"] + kl_weight * sum(self._free(r) for r in terms["ratios"])
+        ratio = bounds.joint([self._free(r) for r in terms["ratios"]])
+        return terms["likelihood"] + kl_weight * ratio
 
     def _free(self, ratio: tf.Tensor) -> tf.Tensor:
         if not self.free_bits:
