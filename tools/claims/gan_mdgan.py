@@ -4,6 +4,11 @@ Three digits of MNIST in red, green and blue, and, as in the paper, side by side
 the plain GAN of the same networks, whose discriminator is a quarter of the generator: against a
 strong one there is nothing to show, because the plain GAN then covers every mode as well. Every
 generator moves 8,000 times, which is 4,000 steps of manifold diffusion: it moves twice in each.
+
+The manifold step has lambda1 = 100 here, on a mean over pixels. By 1 the first discriminator won
+within 100 steps, G(E(x)) stayed far from x and 995 to 999 modes were missed; by 10 it won as well;
+by 1000 fewer modes were missed than by 100, on the one seed tried, and FID was higher than the plain
+GAN's.
 """
 
 import functools
@@ -17,7 +22,7 @@ FORMS = {
     "plain": ("--form=plain",),
     "regularized": ("--form=regularized",),
     "manifold_diffusion": (
-        "--form=manifold_diffusion", "--distance_weight=1", "--mode_weight=0.01", "--steps=4000"
+        "--form=manifold_diffusion", "--distance_weight=100", "--mode_weight=0.01", "--steps=4000"
     ),
 }  # fmt: skip
 PAPER = {"regularized": "table 2", "manifold_diffusion": ""}  # Where it has numbers.
@@ -116,11 +121,7 @@ def _fewer(claim: str, paper: str, ours: list[float], plain: list[float], unit: 
         text(plain, ".4g"),
         unit,
         better,
-        "manifold diffusion as it is set here collapses to a few of the modes: the first "
-        "discriminator wins and G(E(x)) stays far from x, whose distance is a mean over pixels and "
-        "weighs little beside the second's loss; tried by these flags alone"
-        if claim.startswith("manifold")
-        else "a discriminator a quarter of the generator is not weak on every seed, by the modes "
+        "a discriminator a quarter of the generator is not weak on every seed, by the modes "
         "that the plain GAN covers",
     )
 
