@@ -1,7 +1,9 @@
 """What Metz et al. 2017 claim of unrolling, measured beside K = 0, the minimax GAN.
 
 Paper, stacked MNIST, D a quarter of G (table 1): modes 30.6 +- 20.7 at K = 0, 236.4 +- 63.3 at
-K = 5, of 1000.
+K = 5, of 1000. Both players' step sizes are those of its appendix A, G's ten times D's. With equal
+ones of 2e-4, a trial of one seed that is no row, D had won by step 900 with and without unrolling
+(its loss below 0.01) and the minimax loss taught G nothing.
 """
 
 import keras
