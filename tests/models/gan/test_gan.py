@@ -221,6 +221,12 @@ def test_convolutional_networks_fit(side: int) -> None:
     assert 4 <= smallest[1] <= 7
 
 
+def test_images_of_a_dense_generator_differ_from_the_start() -> None:
+    hparams = gan.HParams(networks="mlp_generator", hidden_units=(512,) * 4, filters=4)
+    model = gan.build(hparams, spec(28))
+    assert np.std(model.sample(64, seed=3), axis=0).mean() > 0.3  # 0.07 by Glorot's weights
+
+
 def test_with_virtual_batch_norm_a_sample_does_not_depend_on_its_batch() -> None:
     hp = gan.HParams(filters=2, norm="virtual", reference_size=5, latents="uniform", seed=3)
     model = gan.build(hp, spec(8))

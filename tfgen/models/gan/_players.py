@@ -74,6 +74,9 @@ def networks(
             "output_scale": hparams.event_scale,
             "seed": hparams.seed,
         }
+        if hparams.networks == "mlp_generator":
+            # By Glorot's its images hardly differ at first, and a clipped critic leaves them so.
+            arguments["initializer"] = keras.initializers.HeNormal
         shapes = (hparams.latent_dim,), hparams.hidden_units, event_shape
         make = functools.partial(mlp, *shapes, **{**arguments, **dense})
         generator = normed_generator(make, hparams, dict.fromkeys(NORMS))
