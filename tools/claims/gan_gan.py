@@ -108,8 +108,8 @@ def all_classes(outcomes: Outcomes, data: str) -> Claim:
         f"{bound:.2g}",
         "nats",
         all(value < bound for o in OBJECTIVES for value in uneven[o]),
-        "all 10 classes are made, by the rows; by the non-saturating loss, whose players have equal "
-        "step sizes, they are a little too uneven for the bound. By a slower D it was not tried."
+        "all 10 classes are made, by the rows, but by the non-saturating loss, with equal step "
+        "sizes, a little too unevenly for the bound; by a slower D it was not tried."
         if data == "mnist"
         else "",
     )
