@@ -79,7 +79,8 @@ def networks(
             arguments["initializer"] = keras.initializers.HeNormal
         shapes = (hparams.latent_dim,), hparams.hidden_units, event_shape
         make = functools.partial(mlp, *shapes, **{**arguments, **dense})
-        generator = normed_generator(make, hparams, dict.fromkeys(NORMS))
+        norms = NORMS if hparams.DENSE_BATCH_NORM else dict.fromkeys(NORMS)
+        generator = normed_generator(make, hparams, norms)
     if hparams.networks == "mlp":
         arguments = {
             "activation": "relu" if len(event_shape) == 1 else "leaky_relu",

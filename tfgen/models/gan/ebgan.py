@@ -21,9 +21,8 @@ Differs from the paper:
   * It writes the energy as a norm and does not say how its code reduces it, so its m = 10 on MNIST
     may be of another scale. Ours is the Euclidean norm, not squared and not divided by the pixels.
   * Adam's beta1 is DCGAN's 0.5; the paper names none.
-  * The dense networks have no batch norm, and Glorot's weights; the paper's have batch norm after
-    each layer of weights but G's last and D's first, and N(0, 0.002) in D, N(0, 0.02) in G
-    (appendix).
+  * The dense D has no batch norm, and Glorot's weights; the paper's has batch norm after each layer
+    of weights but the first, and N(0, 0.002) (appendix).
   * With several replicas PT is of each replica's fakes.
   * The convolutional G is DCGAN's (5x5 kernels), and the encoder as deep as the image's side asks.
 """
@@ -54,12 +53,14 @@ class HParams(gan.HParams):
     networks: Literal["dcgan", "mlp"] = "mlp"  # Convolutions for images, or dense layers.
     hidden_units: tuple[int, ...] = (800, 800, 800, 800)  # Widths of the dense generator.
     discriminator_units: tuple[int, ...] = (1024,)  # Of the dense encoder; the last is the code's.
+    norm: gan.GeneratorNorm = "batch"  # Normalisation in the generator, a dense one too.
     margin: float = 10.0  # m: fakes of a higher energy no longer concern the discriminator.
     repelling_weight: float = 0.1  # Weight w of PT in the generator's loss; 0 is EBGAN without PT.
 
     POSITIVE = ("discriminator_units", "margin")
     NOT_EMPTY = ("discriminator_units",)
     NOT_NEGATIVE = ("repelling_weight",)
+    DENSE_BATCH_NORM = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -319,7 +320,8 @@ class EBGAN(gan.GAN):
 def build(hparams: HParams, data_spec: DataSpec) -> EBGAN:
     """The networks that the flags ask for, compiled and ready to train."""
     shape = _players.event_shape(hparams, data_spec)
-    generator, _ = _players.networks(shape, hparams)
+    of_weights = functools.partial(keras.initializers.RandomNormal, stddev=0.02)
+    generator, _ = _players.networks(shape, hparams, initializer=of_weights)
     seed = hparams.seed * 1000 + 500
     if hparams.networks == "mlp":
         head = []

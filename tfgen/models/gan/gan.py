@@ -98,6 +98,7 @@ class HParams(hparams.HParams):
         "historical_average_weight", "minibatch_kernels",
     )  # fmt: skip
     NOT_EMPTY: ClassVar[tuple[str, ...]] = ("hidden_units",)
+    DENSE_BATCH_NORM: ClassVar[bool] = False  # Whether --norm=batch is for dense generators too.
 
     def __post_init__(self) -> None:
         super().__post_init__()
