@@ -5,11 +5,18 @@ patches, [B, ...], which are summed. Both functions return the penalty of each e
 float32, not weighted and not reduced over the batch, and can be differentiated with respect to the
 critic's weights. They take D(x_i) to be a function of x_i alone: a critic that mixes the examples
 of a batch (batch normalisation) has no gradient of its own for each of them.
+
+`GradientPenalty` and `R1Penalty` are the same as objects that a model can keep in its config, with
+one call, (critic, real, fake, seed). `PENALTIES` has them by name.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import keras
 import tensorflow as tf
+
+from tfgen import stateless
 
 Critic = Callable[[tf.Tensor], tf.Tensor]
 EPSILON = 1e-12  # Inside the root, so that its gradient is finite where the norm is 0.
@@ -64,6 +71,58 @@ def r1_penalty(critic: Critic, real: tf.Tensor) -> tf.Tensor:
         real: examples of the data, [B, ...], rank 2 or more.
     """
     return _squared_norm(critic, tf.cast(real, tf.float32)) / 2
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class GradientPenalty:
+    """`gradient_penalty` on lines that are drawn from a seed.
+
+    For example in a train step of a Keras model, with images [64, 28, 28, 1]:
+
+        penalty = GradientPenalty()(self.critic, real, fake, seed=[step, 0])  # [64]
+        loss += 10.0 * tf.reduce_mean(penalty)
+
+    Args:
+        target: the norm at which the penalty is 0, 0 or more.
+    """
+
+    def __init__(self, target: float = 1.0):
+        if target < 0:
+            raise ValueError(f"target must be 0 or more. Received: target={target}")
+        self.target = target
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """The penalty of each pair, [B], for a seed int32 [2], of which `mix` is drawn."""
+        mix = stateless.uniform(tf.shape(real)[:1], seed)
+        return gradient_penalty(critic, real, fake, mix, target=self.target)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`."""
+        return {"target": self.target}
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class R1Penalty:
+    """`r1_penalty` with the call of `GradientPenalty`; fakes and seed are not looked at."""
+
+    def __call__(
+        self,
+        critic: Critic,
+        real: tf.Tensor,
+        fake: tf.Tensor | None = None,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The penalty of each real example, [B]."""
+        return r1_penalty(critic, real)
+
+    def get_config(self) -> dict[str, Any]:
+        """No arguments."""
+        return {}
+
+
+PENALTIES = {"gradient_penalty": GradientPenalty, "r1": R1Penalty}
 
 
 def _squared_norm(critic: Critic, x: tf.Tensor) -> tf.Tensor:

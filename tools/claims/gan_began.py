@@ -34,7 +34,8 @@ _COLLAPSE = (
     "the balance at a low gamma with hardly any: see the ratio of the row without_k. In trials of "
     "one seed, which are no rows, the paper's steps of 1e-4, its balance rate of 0.001 and its "
     "codes of 64 did not mend it, nor did 4 times the training, G's steps at a tenth or a "
-    "fifth of D's, or at 4 times D's, Adam's beta1 of 0.5, with batches of 64 or without, or a D "
+    "fifth of D's, or at 4 times D's, Adam's beta1 of 0.5, with batches of 64 or without, batch "
+    "norm in G, or a D "
     "that had learnt alone for 2,000 steps; nor other images (faces, 16x16)."
 )
 

@@ -298,15 +298,12 @@ class BEGAN(gan.GAN):
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """E L(G(z_G)), and feature matching where it is on."""
-        fake = self.generate(tf.shape(batch["image"])[0], _FOR_D + 1)
+        real = batch["image"]
+        fake = self.generate(tf.shape(real)[0], _FOR_D + 1)
         on_fake = tf.reduce_mean(self.energy(fake))
-        loss, logs = self.adversarial_weight * on_fake, {"energy_fake": on_fake}
-        if self._body is not None:
-            real = batch["image"]
-            (wanted, _), (features, _) = (self._body(x, training=True) for x in (real, fake))
-            logs["feature_distance"] = gan.feature_distance(wanted, features)
-            loss += self.feature_matching_weight * logs["feature_distance"]
-        return loss, logs
+        distance, of_features = self.feature_matching(real, fake)
+        loss = self.adversarial_weight * on_fake + distance
+        return loss, {"energy_fake": on_fake, **of_features}
 
     # Training.
 

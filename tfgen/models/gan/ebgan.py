@@ -274,11 +274,8 @@ class EBGAN(gan.GAN):
         logs = {"generator_loss": tf.reduce_mean(on_fake), "pulling_away": pulling_away(code)}
         loss = self.adversarial_weight * logs["generator_loss"]
         loss += self.repelling_weight * logs["pulling_away"]
-        if self._body is not None:
-            (wanted, _), (features, _) = (self._body(x, training=True) for x in (real, fake))
-            logs["feature_distance"] = gan.feature_distance(wanted, features)
-            loss += self.feature_matching_weight * logs["feature_distance"]
-        return loss, logs
+        distance, of_features = self.feature_matching(real, fake)
+        return loss + distance, {**logs, **of_features}
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The discriminator's loss and both energies, networks in inference mode."""

@@ -29,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgen import hparams, plane, stateless
+from tfgen import hparams, plane
 from tfgen.data import DataSpec, synthetic
 from tfgen.layers.historical_average import HistoricalAverage
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
@@ -262,6 +262,7 @@ class GAN(GenerativeModel):
         self.objective, self.latents = objective, latents
         self.discriminator_steps = discriminator_steps
         self.penalty, self.penalty_weight = penalty, penalty_weight
+        self._penalty = None if penalty == "none" else penalties.PENALTIES[penalty]()
         self.positive_label = positive_label
         self.feature_matching_layer = feature_matching_layer
         self.feature_matching_weight = feature_matching_weight
@@ -348,7 +349,11 @@ class GAN(GenerativeModel):
 
     def judge(self, images: tf.Tensor, training: bool = True) -> tf.Tensor:
         """Logits of real or fake examples, float32."""
-        return tf.cast(self.discriminator(images, training=training), tf.float32)
+        return self.as_logits(self.discriminator(images, training=training))
+
+    def as_logits(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The logits of being real, float32, from the discriminator's outputs."""
+        return tf.cast(outputs, tf.float32)
 
     def reals(self, batch: dict[str, tf.Tensor], training: bool = True) -> tf.Tensor:
         """What the discriminator is told is real: the examples."""
@@ -364,46 +369,64 @@ class GAN(GenerativeModel):
         """The loss that the discriminator minimises, a scalar, and what is logged."""
         real = self.reals(batch)
         fake = tf.stop_gradient(self.generate(tf.shape(real)[0], _FOR_D))
-        on_real, on_fake = self.judge(real), self.judge(fake)
+        loss, logs = self.game(real, fake, self.judge(real), self.judge(fake))
+        return loss, {**logs, "spread": self.share_of_spread(fake, batch)}
+
+    def game(
+        self, real: tf.Tensor, fake: tf.Tensor, on_real: tf.Tensor, on_fake: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The discriminator's objective of its logits with its penalty, and what is logged."""
         loss = tf.reduce_mean(self.losses_of.discriminator(on_real, on_fake))
         logs = {
             "discriminator_loss": loss,
             "logit_real": tf.reduce_mean(on_real),
             "logit_fake": tf.reduce_mean(on_fake),
-            "spread": self.share_of_spread(fake, batch),
         }
-        if self.penalty != "none":
-            logs["penalty"] = tf.reduce_mean(self._penalty(real, fake))
-            loss = loss + self.penalty_weight * logs["penalty"]
-        return loss, logs
+        penalty, of_penalty = self.penalty_term(real, fake)
+        return loss + penalty, {**logs, **of_penalty}
 
-    def _penalty(
+    def penalty_term(
         self, real: tf.Tensor, fake: tf.Tensor, judge: Callable | None = None
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor | float, dict[str, tf.Tensor]]:
+        """The weighted penalty and its log, of `self.judge` or another; 0 where there is none."""
+        if self._penalty is None:
+            return 0.0, {}
         judge, scale = judge or self.judge, self.event_scale
-        real, fake = real / scale, fake / scale  # The slope is in the networks' own lengths.
 
         def critic(unit: tf.Tensor) -> tf.Tensor:
-            return judge(unit * scale)
+            return judge(unit * scale)  # The slope is in the networks' own lengths.
 
-        if self.penalty == "r1":
-            return penalties.r1_penalty(critic, real)
-        mix = stateless.uniform(tf.shape(real)[:1], self.noise_seed(_MIX))
-        return penalties.gradient_penalty(critic, real, fake, mix)
+        each = self._penalty(critic, real / scale, fake / scale, self.noise_seed(_MIX))
+        mean = tf.reduce_mean(each)
+        return self.penalty_weight * mean, {"penalty": mean}
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss that the generator minimises, a scalar, and what is logged."""
         real = batch[self.needs[0]]
         fake = self.generate(tf.shape(real)[0], FOR_G)
-        if self.feature_matching_layer is None:
-            loss = tf.reduce_mean(self.losses_of.generator(self.judge(fake)))
-            return self.adversarial_weight * loss, {"generator_loss": loss}
-        features, logits = self._body(fake, training=True)
-        loss = tf.reduce_mean(self.losses_of.generator(tf.cast(logits, tf.float32)))
+        if self._body is None:
+            logits, features = self.judge(fake), None
+        else:
+            features, outputs = self._body(fake, training=True)
+            logits = self.as_logits(outputs)
+        loss = tf.reduce_mean(self.losses_of.generator(logits))
+        distance, of_features = self.feature_matching(real, features=features)
+        return self.adversarial_weight * loss + distance, {"generator_loss": loss, **of_features}
+
+    def feature_matching(
+        self, real: tf.Tensor, fake: tf.Tensor | None = None, features: Any = None
+    ) -> tuple[tf.Tensor | float, dict[str, tf.Tensor]]:
+        """The weighted distance of mean features and its log, of fakes or of their features.
+
+        It is 0 where feature matching is off.
+        """
+        if self._body is None:
+            return 0.0, {}
+        if features is None:
+            features, _ = self._body(fake, training=True)
         wanted, _ = self._body(real, training=True)
         distance = feature_distance(wanted, features)
-        total = self.adversarial_weight * loss + self.feature_matching_weight * distance
-        return total, {"generator_loss": loss, "feature_distance": distance}
+        return self.feature_matching_weight * distance, {"feature_distance": distance}
 
     # Training.
 

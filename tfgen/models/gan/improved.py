@@ -177,9 +177,9 @@ class SemiSupervisedGAN(gan.GAN):
         """l of the K classes, float32 [B, K]."""
         return tf.cast(self.discriminator(images, training=training), tf.float32)
 
-    def judge(self, images: tf.Tensor, training: bool = True) -> tf.Tensor:
+    def as_logits(self, outputs: tf.Tensor) -> tf.Tensor:
         """log Z, the logit of being real, float32 [B, 1]."""
-        return _log_z(self.class_logits(images, training))
+        return _log_z(super().as_logits(outputs))
 
     def discriminator_loss(
         self, batch: dict[str, tf.Tensor]
@@ -193,18 +193,6 @@ class SemiSupervisedGAN(gan.GAN):
         )
         logs |= {"supervised_loss": supervised, "labelled_error": _error(labels, logits)}
         return supervised + self.unsupervised_weight * game, logs
-
-    def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Feature matching, and the objective where it has a weight."""
-        if self._body is None:
-            return super().generator_loss(batch)
-        real = batch["image"]
-        made, logits = self._body(self.generate(tf.shape(real)[0], gan.FOR_G), training=True)
-        wanted, _ = self._body(real, training=True)
-        loss = tf.reduce_mean(self.losses_of.generator(_log_z(tf.cast(logits, tf.float32))))
-        distance = gan.feature_distance(wanted, made)
-        total = self.adversarial_weight * loss + self.feature_matching_weight * distance
-        return total, {"generator_loss": loss, "feature_distance": distance}
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Both losses of the game and the error of the classifier, networks in inference mode."""

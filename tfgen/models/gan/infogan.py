@@ -226,18 +226,9 @@ class InfoGAN(gan.GAN):
         fake = tf.stop_gradient(tf.cast(self.generator(latents, training=True), tf.float32))
         on_real = self.judge(real)
         on_fake, beliefs = self.judge_and_recognize(fake)
-        loss = tf.reduce_mean(self.losses_of.discriminator(on_real, on_fake))
+        loss, logs = self.game(real, fake, on_real, on_fake)
         information, _ = self._weighted(beliefs, latents)
-        logs = {
-            "discriminator_loss": loss,
-            "logit_real": tf.reduce_mean(on_real),
-            "logit_fake": tf.reduce_mean(on_fake),
-            "spread": self.share_of_spread(fake, batch),
-        }
-        if self.penalty != "none":
-            logs["penalty"] = tf.reduce_mean(self._penalty(real, fake))
-            loss += self.penalty_weight * logs["penalty"]
-        return loss - information, logs
+        return loss - information, {**logs, "spread": self.share_of_spread(fake, batch)}
 
     def generator_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """The loss that the generator minimises, a scalar, and what is logged."""
@@ -247,15 +238,11 @@ class InfoGAN(gan.GAN):
         on_fake, beliefs = self.judge_and_recognize(fake)
         loss = tf.reduce_mean(self.losses_of.generator(on_fake))
         information, of_codes = self._weighted(beliefs, latents)
-        logs = {"generator_loss": loss, **of_codes}
         total = self.adversarial_weight * loss
         if self.info_to_generator:
             total -= information
-        if self._body is not None:
-            (wanted, _), (found, _) = (self._body(x, training=True) for x in (real, fake))
-            logs["feature_distance"] = gan.feature_distance(wanted, found)
-            total += self.feature_matching_weight * logs["feature_distance"]
-        return total, logs
+        distance, of_features = self.feature_matching(real, fake)
+        return total + distance, {"generator_loss": loss, **of_codes, **of_features}
 
     # Using a trained model.
 

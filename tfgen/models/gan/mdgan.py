@@ -266,10 +266,8 @@ class MDGAN(RegGAN):
         back = tf.stop_gradient(self.bring_back(real))
         on_real, on_back = self.judge_back(real), self.judge_back(back)
         loss = tf.reduce_mean(self.losses_of.discriminator(on_real, on_back))
-        logs = {"manifold_discriminator_loss": loss}
-        if self.penalty != "none":
-            loss += self.penalty_weight * tf.reduce_mean(self._penalty(real, back, self.judge_back))
-        return loss, logs
+        penalty, _ = self.penalty_term(real, back, self.judge_back)
+        return loss + penalty, {"manifold_discriminator_loss": loss}
 
     def manifold_loss(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """What generator and encoder minimise in the manifold step."""

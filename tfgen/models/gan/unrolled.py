@@ -206,13 +206,9 @@ class UnrolledGAN(gan.GAN):
         real = batch[self.needs[0]]
         fake = self.generate(tf.shape(real)[0], gan.FOR_G)
         surrogate = -self.loss_at(self.look_ahead(real, fake), real, fake)
-        logs = {"generator_loss": surrogate}
         loss = self.adversarial_weight * surrogate
-        if self.feature_matching_layer is not None:
-            wanted, made = (self._body(x, training=True)[0] for x in (real, fake))
-            logs["feature_distance"] = gan.feature_distance(wanted, made)
-            loss += self.feature_matching_weight * logs["feature_distance"]
-        return loss, logs
+        distance, of_features = self.feature_matching(real, fake)
+        return loss + distance, {"generator_loss": surrogate, **of_features}
 
 
 def networks(event_shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, keras.Model]:

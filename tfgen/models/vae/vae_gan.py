@@ -228,9 +228,9 @@ class VAEGAN(gan.GAN):
             "logit_fake": tf.reduce_mean(on_fake),
             "spread": self.share_of_spread(tf.split(made, 2)[1], batch),
         }
-        if self.penalty != "none" and training:
-            logs["penalty"] = tf.reduce_mean(self._penalty(real, tf.split(made, 2)[1]))
-            game += self.penalty_weight * logs["penalty"]
+        if training:
+            penalty, of_penalty = self.penalty_term(real, tf.split(made, 2)[1])
+            game, logs = game + penalty, {**logs, **of_penalty}
         return {
             "encoder": prior + llike,
             "generator": self.similarity_weight * llike + self.adversarial_weight * fooling,
