@@ -80,6 +80,10 @@ class HParams:
         for field in dataclasses.fields(self):
             if isinstance(getattr(self, field.name), float):
                 self.check(field.name, math.isfinite, "a finite number")
+            if typing.get_origin(field.type) is Literal:
+                allowed = typing.get_args(field.type)
+                right = f"one of {', '.join(map(to_text, allowed))}"
+                self.check(field.name, allowed.__contains__, right)
         for cls in reversed(type(self).__mro__):
             for name in vars(cls).get("POSITIVE", ()):
                 self.check(name, lambda v: v > 0, "more than 0")

@@ -20,6 +20,7 @@ from PIL import Image
 from tests import ordering
 from tfgen import commands, data, hparams, listing, run, sample
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
+from tfgen.layers.spectral_normalization import SpectralNormalization
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch
 from tfgen.metrics.images import to_bytes
 from tfgen.metrics.measure import Settings
@@ -103,19 +104,27 @@ def model(case):
     return trained[case.name][0]
 
 
-# The tricks of Salimans et al. 2016, in every system that derives from the GAN: name -> flags.
+# The tricks of Salimans et al. 2016, a penalty and spectral normalisation, in every system that
+# derives from the GAN: name -> flags.
 TRICKS = {
     "feature_matching": {"feature_matching_layer": ""},  # some layer of D
     "historical_averaging": {"historical_average_weight": 0.1},
     "label_smoothing": {"positive_label": 0.9},
     "minibatch_discrimination": {"minibatch_kernels": 2},
+    "penalty": {"penalty": "r1"},  # and no batch norm in D
+    "spectral_normalization": {"discriminator_norm": "spectral"},
     "virtual_batch_norm": {"norm": "virtual", "reference_size": 4},
 }
 # What cannot be: losses without labels, one example's gradient, features matched otherwise, real
 # and fake examples in one batch.
 REFUSED = {
     ("gan.began", "label_smoothing"),
+    ("gan.began", "penalty"),
+    ("gan.began", "spectral_normalization"),
     ("gan.ebgan", "label_smoothing"),
+    ("gan.ebgan", "penalty"),
+    ("gan.improved", "spectral_normalization"),
+    ("gan.unrolled", "penalty"),
     ("gan.wgan", "label_smoothing"),
     ("gan.wgan_gp", "label_smoothing"),
     ("gan.wgan_gp", "minibatch_discrimination"),
@@ -239,6 +248,8 @@ def test_trains_with_a_trick_or_names_its_flag(name, trick, digits_dir):
             dataclasses.replace(case.hparams, **flags)
         assert "\n" not in str(refusal.value)
         return
+    if trick == "penalty":
+        flags["discriminator_norm"] = "none"
     own = dataclasses.replace(case.hparams, **flags)
     model = dataclasses.replace(case, hparams=own).build()
     logs = model.train_step(next(case.stream()))
@@ -249,6 +260,8 @@ def test_trains_with_a_trick_or_names_its_flag(name, trick, digits_dir):
         "historical_averaging": {f"{p}_past_distance" for p in model.players()} <= set(logs),
         "label_smoothing": model.positive_label == 0.9,
         "minibatch_discrimination": MinibatchDiscrimination in layers,
+        "penalty": "penalty" in logs,
+        "spectral_normalization": SpectralNormalization in layers,
         "virtual_batch_norm": ReferenceBatch in layers,
     }[trick]
     if trick == "historical_averaging":
@@ -260,6 +273,40 @@ def test_trains_with_a_trick_or_names_its_flag(name, trick, digits_dir):
         alone = case.data.batches("validation", 1, limit=1)
         logs = model.evaluate(alone, verbose=0, return_dict=True)
         assert all(np.isfinite(value) for value in logs.values())
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_only_the_player_whose_loss_it_is_moves(name, digits_dir):
+    case = make_case(name, digits_dir)
+    model = case.build()
+    batch = next(case.stream())
+    moved = []
+    for player in model.players():
+        loss_of = getattr(model, f"{player}_loss", None)
+        if loss_of is None or (name, player) == ("vae.vae_gan", "generator"):
+            continue  # which moves with the encoder alone
+        before = {v.path: v.numpy() for v in model.trainable_variables}
+        model.move(player, loss_of, batch)
+        changed = {
+            v.path
+            for v in model.trainable_variables
+            if not np.array_equal(v.numpy(), before[v.path])
+        }
+        assert changed == {v.path for v in model.players()[player]}, player
+        moved.append(player)
+    assert "discriminator" in moved
+
+
+def test_players_move_as_often_as_the_model_says(case, model):
+    """The step size's schedule counts on it; a player that may stand still moves no more often."""
+    if not isinstance(model, gan.GAN):
+        pytest.skip("has one player, or stages")
+    steps = int(model.step.numpy())
+    for player, optimizer in model.optimizers.items():
+        moves, said = int(optimizer.iterations), model.updates(player, steps)
+        assert 0 < moves <= said
+        if not model.moves({"cost_real": 0.0, "cost_fake": 0.0}):
+            assert moves == said, player
 
 
 def test_test_step_changes_nothing(case, model):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tfgen import stateless
 from tfgen.data import DataSpec
 from tfgen.layers.layer_normalization import LayerNormalization
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
+from tfgen.layers.spectral_normalization import SpectralNormalization
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch, VirtualBatchNormalization
 from tfgen.networks import dcgan
 from tfgen.networks.mlp import mlp
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 NORMS: dict[str, dcgan.Norm | None] = {
     "batch": dcgan.batch_norm,
     "layer": LayerNormalization,
+    "spectral": None,  # Of kernels, see `normed_discriminator`.
     "none": None,
 }
+_WITH_KERNEL = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv2DTranspose)
 _REFERENCE = 4  # Salt of the reference latents; `gan.py` has those of a step.
 
 
@@ -90,15 +94,17 @@ def networks(
             "seed": hparams.seed + 500,
             "name": "discriminator",
         }
-        return generator, mlp(event_shape, hparams.hidden_units, (1,), **{**arguments, **dense})
-    return generator, dcgan.discriminator(
-        event_shape,
-        filters=hparams.discriminator_filters or hparams.filters,
-        norm=NORMS[hparams.discriminator_norm],
-        head=head,
-        logit_bias=logit_bias,
-        seed=hparams.seed,
-    )
+        discriminator = mlp(event_shape, hparams.hidden_units, (1,), **{**arguments, **dense})
+    else:
+        discriminator = dcgan.discriminator(
+            event_shape,
+            filters=hparams.discriminator_filters or hparams.filters,
+            norm=NORMS[hparams.discriminator_norm],
+            head=head,
+            logit_bias=logit_bias,
+            seed=hparams.seed,
+        )
+    return generator, normed_discriminator(discriminator, hparams)
 
 
 def normed_generator(
@@ -123,6 +129,21 @@ def normed_generator(
     reference = draw_latents(hparams.latents, size, latent_dim, reference_seed(hparams))
     layers = [keras.Input((latent_dim,)), ReferenceBatch(network, reference)]
     return keras.Sequential(layers, name="generator")
+
+
+def normed_discriminator(network: keras.Sequential, hparams: "HParams") -> keras.Sequential:
+    """The same, with spectral normalisation of each dense or convolutional kernel if asked for."""
+    if hparams.discriminator_norm != "spectral":
+        return network
+    seeds = itertools.count(hparams.seed * 1000)
+
+    def wrapped(layer: keras.layers.Layer) -> keras.layers.Layer:
+        new = type(layer).from_config(layer.get_config())
+        if not isinstance(layer, _WITH_KERNEL):
+            return new
+        return SpectralNormalization(new, seed=next(seeds), name=layer.name)
+
+    return keras.models.clone_model(network, clone_function=wrapped)
 
 
 def reference_seed(hparams: "HParams") -> tf.Tensor:

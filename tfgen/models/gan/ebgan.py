@@ -336,7 +336,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> EBGAN:
         )
     model = EBGAN(
         generator,
-        discriminator,
+        _players.normed_discriminator(discriminator, hparams),
         margin=hparams.margin,
         repelling_weight=hparams.repelling_weight,
         **gan.slots(hparams),

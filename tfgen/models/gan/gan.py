@@ -42,7 +42,7 @@ Objective = Literal[
     "minimax", "non_saturating", "wasserstein", "least_squares", "least_squares_01", "hinge"
 ]
 Optimizer = Literal["adam", "rmsprop"]
-Norm = Literal["batch", "layer", "none"]
+Norm = Literal["batch", "layer", "spectral", "none"]
 GeneratorNorm = Literal["batch", "virtual", "layer", "none"]
 Penalty = Literal["none", "gradient_penalty", "r1"]
 Latents = Literal["normal", "uniform"]
@@ -73,7 +73,8 @@ class HParams(hparams.HParams):
     # Normalisation in the convolutional generator; a dense one has virtual batch norm or none.
     norm: GeneratorNorm = "batch"
     reference_size: int = 64  # Latents in the reference batch of --norm=virtual.
-    discriminator_norm: Norm = "batch"  # And in the convolutional discriminator.
+    # Normalisation in the convolutional discriminator; spectral: of the kernels of any.
+    discriminator_norm: Norm = "batch"
     latent_dim: int = 100  # Dimensions of the latents.
     latents: Latents = "normal"  # N(0, I), or uniform on [-1, 1].
     penalty: Penalty = "none"  # Penalty on the discriminator.
@@ -121,7 +122,8 @@ class HParams(hparams.HParams):
             )
         if self.discriminator_norm == "layer" and self.networks == "mlp":
             raise ValueError(
-                "a dense discriminator has no normalisation: set --discriminator_norm=none. "
+                "a dense discriminator has spectral normalisation or none: set "
+                "--discriminator_norm to spectral or none. "
                 f"Received: --discriminator_norm=layer --networks={self.networks}"
             )
         matches = self.feature_matching_layer is not None and self.feature_matching_weight > 0
@@ -143,7 +145,8 @@ class HParams(hparams.HParams):
     def _check_that_examples_are_apart(self) -> None:
         mixing = ""
         if self.discriminator_norm == "batch" and self.networks != "mlp":
-            mixing, right = "--discriminator_norm=batch", "--discriminator_norm to layer or none"
+            mixing = "--discriminator_norm=batch"
+            right = "--discriminator_norm to layer, spectral or none"
         if self.minibatch_kernels:
             mixing, right = f"--minibatch_kernels={self.minibatch_kernels}", "--minibatch_kernels=0"
         if mixing:

@@ -82,6 +82,11 @@ class HParams(gan.HParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.discriminator_norm == "spectral":
+            raise ValueError(
+                "the discriminator has weight norm: leave --discriminator_norm out. "
+                "Received: --discriminator_norm=spectral"
+            )
         if self.data in synthetic.MIXTURES:
             raise ValueError(
                 "the semi-supervised GAN is for images with labels, e.g. --data=digits. "

@@ -432,7 +432,9 @@ def networks(shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, ker
     norm = _players.NORMS[hparams.discriminator_norm]
     return (
         _players.normed_generator(make, hparams),
-        discriminator(shape, filters=filters[1], norm=norm, head=head, **sizes),
+        _players.normed_discriminator(
+            discriminator(shape, filters=filters[1], norm=norm, head=head, **sizes), hparams
+        ),
     )
 
 

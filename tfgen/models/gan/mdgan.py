@@ -356,8 +356,13 @@ def encoder(discriminator: keras.Sequential, outputs: int, seed: int) -> keras.S
 
 def encoders_hparams(hparams: Flags) -> Flags:
     """Those of a discriminator of the generator's size, whose body is an encoder's."""
+    norm = hparams.discriminator_norm
     return dataclasses.replace(
-        hparams, seed=hparams.seed + 2000, discriminator_filters=None, minibatch_kernels=0
+        hparams,
+        seed=hparams.seed + 2000,
+        discriminator_filters=None,
+        discriminator_norm="none" if norm == "spectral" else norm,
+        minibatch_kernels=0,
     )
 
 
