@@ -281,6 +281,17 @@ def test_wrong_flags_are_named(flags: dict, message: str) -> None:
         unrolled.HParams(**flags)
 
 
+def test_networks_of_the_notebook() -> None:
+    spec = DataSpec("ring8", {"point": (2,)}, {"point": "float32"}, "symmetric", 8, 9, 9, 9)
+    hp = unrolled.HParams(data="ring8", networks="mlp", dense_networks="notebook")
+    for network in (unrolled.build(hp, spec).generator, unrolled.build(hp, spec).discriminator):
+        hidden = [x for x in network.layers if x.name.startswith("hidden")]
+        assert [x.units for x in hidden] == [128, 128]
+        assert {x.activation.__name__ for x in hidden} == {"tanh"}
+        kernel = hidden[1].kernel.numpy()
+        np.testing.assert_allclose(kernel.T @ kernel, 1.4**2 * np.eye(128), atol=1e-4)
+
+
 def test_networks_of_the_ring_are_those_of_appendix_a() -> None:
     spec = DataSpec("ring8", {"point": (2,)}, {"point": "float32"}, "symmetric", 8, 9, 9, 9)
     model = unrolled.build(unrolled.HParams(data="ring8", networks="mlp"), spec)

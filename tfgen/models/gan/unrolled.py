@@ -22,6 +22,9 @@ section 3.1 and appendix A (ring of Gaussians: its networks), 3.3.2 (stacked MNI
 Differs from the paper:
   * The players move in turn, the discriminator first, and not at once: K = 0 is exactly `gan.gan`.
   * The convolutional networks are those of DCGAN at the image's own size.
+  * Batch, step sizes and latents by default are those of `gan.gan`. The ring's flagfile has those
+    of appendix A; the images' have the step sizes of a co-author's public notebook, 1e-3 for G and
+    1e-4 for D: by equal ones D wins, unrolled or not.
 """
 
 import dataclasses
@@ -35,8 +38,14 @@ from tfgen.data import DataSpec
 from tfgen.models.gan import _players, gan
 
 DENSE = {  # What differs in the dense networks.
-    "activation": "relu",
-    "initializer": functools.partial(keras.initializers.Orthogonal, 0.8),
+    "appendix": {
+        "activation": "relu",
+        "initializer": functools.partial(keras.initializers.Orthogonal, 0.8),
+    },
+    "notebook": {
+        "activation": "tanh",
+        "initializer": functools.partial(keras.initializers.Orthogonal, 1.4),
+    },
 }
 _POINT_SCALE = 0.25  # Of points, before a dense discriminator sees them.
 _NOT_UNROLLED = ("weight_decay", "clipnorm", "clipvalue", "gradient_accumulation_steps")
@@ -51,6 +60,8 @@ class HParams(gan.HParams):
     optimizer: Literal["adam"] = "adam"  # Of both players, and of the unrolled steps.
     penalty: Literal["none"] = "none"  # Penalty on the discriminator.
     unrolled_steps: int = 5  # Steps of D that G looks ahead, K; 0 is the minimax GAN.
+    # Dense networks for points: of the paper's appendix A, or of a co-author's public notebook.
+    dense_networks: Literal["appendix", "notebook"] = "appendix"
 
     NOT_NEGATIVE = ("unrolled_steps",)
 
@@ -213,10 +224,11 @@ class UnrolledGAN(gan.GAN):
 
 def networks(event_shape: tuple[int, ...], hparams: HParams) -> tuple[keras.Model, keras.Model]:
     """As of `gan`; for points those of appendix A, whose discriminator has one hidden layer."""
-    generator, discriminator = _players.networks(event_shape, hparams, **DENSE)
-    if len(event_shape) == 1:
+    dense = DENSE[hparams.dense_networks]
+    generator, discriminator = _players.networks(event_shape, hparams, **dense)
+    if len(event_shape) == 1 and hparams.dense_networks == "appendix":
         shallow = dataclasses.replace(hparams, hidden_units=hparams.hidden_units[:1])
-        scaled = {**DENSE, "input_scale": _POINT_SCALE / hparams.event_scale}
+        scaled = {**dense, "input_scale": _POINT_SCALE / hparams.event_scale}
         _, discriminator = _players.networks(event_shape, shallow, **scaled)
     return generator, discriminator
 
