@@ -44,7 +44,8 @@ class Advice:
     remedy: str
     cost: str
     evidence: Sequence[Evidence]
-    measured_costs: Sequence[str] = ()  # Measures of the benchmark's part "gan_tricks".
+    # Measures of the benchmark's part "gan_tricks", or "gradient_penalty".
+    measured_costs: Sequence[str] = ()
 
 
 ADVICE = (
@@ -77,7 +78,7 @@ ADVICE = (
             Evidence("gan.improved", ("minibatch discrimination",)),
             Evidence("gan.wgan", ("stacked",)),
         ),
-        ("minibatch_discrimination_share", "unrolled_cost"),
+        ("gradient_penalty", "minibatch_discrimination_share", "unrolled_cost"),
     ),
     Advice(
         "The loss says nothing about the samples",
@@ -95,6 +96,7 @@ ADVICE = (
         "`gan.wgan_gp`: hold the gradient's norm near 1 and leave the weights alone.",
         "A second derivative of the critic at each of its updates.",
         (Evidence("gan.wgan_gp", ("weights", "show the modes", "sliced")),),
+        ("gradient_penalty",),
     ),
     Advice(
         "The players run in circles",
@@ -103,6 +105,20 @@ ADVICE = (
         "A copy of each player's weights.",
         (Evidence("gan.improved", ("historical averaging", "smoothing")),),
         ("historical_averaging_share", "label_smoothing_share"),
+    ),
+    Advice(
+        "G chases whatever D said last",
+        "`--feature_matching_layer`: G matches the mean of D's features over the data; with "
+        "`--adversarial_weight=0` by that alone.",
+        "A pass of the data through D at each of G's updates.",
+        (Evidence("gan.improved", ("100 labels",)),),
+        ("feature_matching_share",),
+    ),
+    Advice(
+        "Samples depend on the others of their batch, by batch norm",
+        "`--norm=virtual`: a fixed reference batch normalises each.",
+        "The reference batch goes through G at each step.",
+        (Evidence("gan.improved", ("virtual",)),),
     ),
     Advice(
         "The ratio of two energies is to be held",
@@ -181,6 +197,15 @@ def _costs(measures: Sequence[str], bench: Mapping[str, Any]) -> list[str]:
     part = parts.tricks()
     figures = bench["figures"].get(part.name, {})
     found = []
+    measured = bench.get("parts", {})
+    if "gradient_penalty" in measures and measured.keys() >= {"gan", "wgan_gp"}:
+        plain, penalized = (
+            measured[name]["contenders"]["tfgen"]["median"] for name in ("gan", "wgan_gp")
+        )
+        found.append(
+            f"Measured: with the gradient penalty an update of both players takes "
+            f"{plain / penalized:.1f} times a plain one."
+        )
     for comparison in part.comparisons:
         if comparison.measure in measures and comparison.measure in figures:
             value = figures[comparison.measure]["value"]

@@ -46,9 +46,13 @@ def test_claims_stand_under_their_trouble_and_open_ones_say_so() -> None:
             "not_measured": [{"claim": "the critic's estimate", "missing": ["a"]}],
         }
     ]
-    bench = {"figures": {"gan_tricks": {"unrolled_cost": {"value": 6.54}}}}
+    steps = {
+        n: {"contenders": {"tfgen": {"median": m}}} for n, m in (("gan", 6.0), ("wgan_gp", 4.0))
+    }
+    bench = {"figures": {"gan_tricks": {"unrolled_cost": {"value": 6.54}}}, "parts": steps}
     text = objectives_page.page(results, bench)
     assert "Measured: a step of K = 5 takes 6.5 times a plain step." in text
+    assert "an update of both players takes 1.5 times a plain one." in text
     assert "* `gan.mdgan`: nothing yet" in text
     _, _, section = text.partition("## The loss says nothing about the samples")
     section, _, _ = section.partition("\n## ")
