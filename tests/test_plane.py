@@ -26,4 +26,4 @@ def test_points_are_scored_in_parts_of_bounded_size() -> None:
 def test_without_a_score_the_ground_is_white() -> None:
     picture = plane.draw(np.zeros((1, 2)), np.ones((1, 2)), side=50)
     assert picture.shape == (50, 50, 3)
-    assert (picture.reshape(-1, 3) == 1).all(-1).sum() == 50 * 50 - 9 - 1
+    assert (picture.reshape(-1, 3) == 1).all(-1).sum() == 50 * 50 - 9 - 9

@@ -39,10 +39,10 @@ def draw(
         picture[:] = 0.7 + 0.3 * bands[..., None] / (BANDS - 1)
         border = (bands[:-1, :-1] != bands[1:, :-1]) | (bands[:-1, :-1] != bands[:-1, 1:])
         picture[:-1, :-1][border] = 0.55
-    for points, colour, size in ((data, DATA, 0), (samples, SAMPLE, 1)):
+    for points, colour in ((data, DATA), (samples, SAMPLE)):
         rows, columns = _pixels(points, reach, side)
-        for down in range(-size, size + 1):
-            for right in range(-size, size + 1):
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
                 inside = (0 <= rows + down) & (rows + down < side)
                 inside &= (0 <= columns + right) & (columns + right < side)
                 picture[rows[inside] + down, columns[inside] + right] = colour

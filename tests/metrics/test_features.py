@@ -160,7 +160,7 @@ def test_inception(digits: data.Data, tmp_path: pathlib.Path, name: str) -> None
     ).save_weights(tmp_path / name)
     extractor = features.load(f"inception:{tmp_path / name}", digits)
     found, logits = extractor(_test_images(digits)[0][:2])
-    assert (extractor.name, found.shape) == ("inception", (2, 2048))
+    assert (extractor.name, found.shape) == ("keras_inception_v3", (2, 2048))
     assert (logits is not None and logits.shape == (2, 1000)) is top
     assert (found[0] != found[1]).any()
     (tmp_path / name).write_bytes(b"no weights")

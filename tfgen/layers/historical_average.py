@@ -29,7 +29,7 @@ class HistoricalAverage(keras.layers.Layer):
     t and two means of these shapes, in float32, and the penalty is a scalar. With `tf.distribute`,
     `update` may be called in replica context: theta is equal on all replicas, and so is the mean.
 
-    Reference: T. Salimans et al. Improved Techniques for Training GANs. NIPS 2016, section 3.3.
+    Reference: T. Salimans et al. Improved Techniques for Training GANs. NeurIPS 2016, section 3.3.
 
     Args:
         variables: theta, built. An instance that is made from its configuration has the means of

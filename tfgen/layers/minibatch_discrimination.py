@@ -29,7 +29,7 @@ class MinibatchDiscrimination(keras.layers.Layer):
     them are held until it is taken, 4 (C + 1) B N^2 bytes (10 MB in the example). Half the batch
     takes a quarter.
 
-    Reference: T. Salimans et al. Improved Techniques for Training GANs. NIPS 2016, section 3.2.
+    Reference: T. Salimans et al. Improved Techniques for Training GANs. NeurIPS 2016, section 3.2.
 
     Args:
         num_kernels: B, how many features are appended, 1 or more.

@@ -26,7 +26,7 @@ class VirtualBatchNormalization(keras.layers.Layer):
     For example with a reference of 100, inputs of shape [164, 8, 8, 32] are 100 reference rows and
     64 examples, and so is the output.
 
-    Reference: T. Salimans et al. Improved Techniques for Training GANs. NIPS 2016, section 3.5.
+    Reference: T. Salimans et al. Improved Techniques for Training GANs. NeurIPS 2016, section 3.5.
     The weight is that of the authors' code; the paper gives none.
 
     Args:

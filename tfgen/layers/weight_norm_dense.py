@@ -21,7 +21,7 @@ class WeightNormDense(keras.layers.Layer):
 
     For example 784 inputs and 1000 units: V is [784, 1000], g and b [1000].
 
-    Reference: T. Salimans, D. P. Kingma. Weight Normalization. NIPS 2016, eq. 2 (weights), 5-6
+    Reference: T. Salimans, D. P. Kingma. Weight Normalization. NeurIPS 2016, eq. 2 (weights), 5-6
     (data-dependent start).
 
     Args:

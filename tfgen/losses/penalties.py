@@ -31,7 +31,7 @@ def gradient_penalty(
     between real and generated examples; Gulrajani et al. weigh it by 10. For example for images
     [64, 28, 28, 1] and mix [64] the result is [64].
 
-    Reference: I. Gulrajani et al. Improved Training of Wasserstein GANs. NIPS 2017, eq. 3 and
+    Reference: I. Gulrajani et al. Improved Training of Wasserstein GANs. NeurIPS 2017, eq. 3 and
     algorithm 1.
 
     Args:

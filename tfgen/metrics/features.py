@@ -13,6 +13,7 @@ inception:PATH    Keras' InceptionV3 with the weights in a local file: 2048 pool
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable
 
 import keras
@@ -102,7 +103,9 @@ def _saved_model(path: str) -> Extractor:
         features = tf.reshape(found[key], [tf.shape(images)[0], -1])
         return features, found.get("logits") if key == "features" else None
 
-    return Extractor(classifier.short_name(path), network)
+    *_, parent, last = ("", *pathlib.PurePath(path).parts)
+    name = f"{parent}_{last}" if last.isdigit() else last  # of a version, as for serving
+    return Extractor(classifier.short_name(name), network)
 
 
 def _inception(path: str) -> Extractor:
@@ -127,7 +130,7 @@ def _inception(path: str) -> Extractor:
         found = model(images, training=False)
         return (found[0], found[1]) if top else (found, None)
 
-    return Extractor("inception", _compiled(network))
+    return Extractor("keras_inception_v3", _compiled(network))
 
 
 def _compiled(network: Network) -> Network:

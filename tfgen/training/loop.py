@@ -315,7 +315,9 @@ def draw(
     """
     from tfgen.metrics import pictures
 
-    batch = model.as_batch(next(iter(data.batches("validation", 64, seed=hparams.seed))))
+    # Of points there are enough to show their density.
+    shown = 1000 if model.needs == ("point",) else 64
+    batch = model.as_batch(next(iter(data.batches("validation", shown, seed=hparams.seed))))
     with model.averaged_weights():
         grids = model.pictures(batch, hparams.seed)
         animations = model.animations(batch, hparams.seed)

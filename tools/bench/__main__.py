@@ -94,7 +94,7 @@ def measure(args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
             print(f"part {name}", file=sys.stderr)
             if isinstance(part, FirstStep):
                 result = contest.first_step(part.config, args.repeats, work)
-                result["images"] = part.config.partition("_")[2]
+                result["images"] = part.config.rpartition("_")[2]
             else:
                 kind = kind or contest.make_images(images, args.data_dir)
                 result = {**_turns(part, images, args), "images": kind}

@@ -19,7 +19,7 @@ from tfgen.metrics.measure import Measure
 from tfgen.models.gan import gan
 from tools.claims import _gallery
 from tools.claims._base import Claim, Outcomes, Run, Toy
-from tools.claims._common import SEEDS, clearly_above, seeds_of, text, values
+from tools.claims._common import SEEDS, clearly_above, each, seeds_of, text, values
 
 BATCH = "--batch_size=64"  # of all three: minibatch discrimination takes its square's time
 ON_GRID = {
@@ -125,11 +125,11 @@ def label_smoothing(outcomes: Outcomes) -> Claim:
 
 
 def few_labels(outcomes: Outcomes) -> Claim:
-    """MNIST with 100 labels: test error below 4%, on each seed."""
+    """MNIST with 100 labels: test error below 4%."""
     groups = outcomes.by_seed(*(f"{kind}_mnist" for kind in ON_MNIST), seeds=seeds_of("mnist"))
     error, plain = (values(group, "classification_error") for group in groups)
     return Claim(
-        "MNIST with 100 labels: test error below 4%, on each seed",
+        f"MNIST with 100 labels: test error below 4%, {each(seeds_of('mnist'))}",
         "0.93% after 300 epochs",
         _percent(error),
         _percent(plain) + " by the 100 labels alone",

@@ -58,7 +58,7 @@ class HParams(gan.HParams):
     continuous_weight: float = 1.0  # Lambda of the continuous codes.
     learn_sigma: bool = False  # Q's Gaussians have a learnt sigma, and not 1.
     dense_units: int = 1024  # Width of the dense layers of the paper's networks.
-    # Whether G maximises L_I; without it Q only watches a plain GAN, the control of figure 1.
+    # Whether G maximises L_I, as D's body and Q do; false is the control of figure 1.
     info_to_generator: bool = True
 
     POSITIVE = ("dense_units",)

@@ -13,7 +13,8 @@ Networks. ICCV 2017: eq. 2, section 3.2 (relation to the divergence), 3.3 (choic
 
 Differs from the paper:
   * The networks are those of DCGAN, with its Adam steps of 2e-4; the authors' code has VGG-like
-    ones with 1e-3 for the scenes of LSUN, and 1024 latents.
+    ones with 1e-3 for the scenes of LSUN, and 1024 latents, uniform on [-1, 1]; ours are N(0, I).
+  * By default (a, b, c) = (-1, 1, 0), those of the divergence; the authors train with (0, 1, 1).
 """
 
 import dataclasses

@@ -27,6 +27,8 @@ Differs from the paper:
   * T_G and T_E are printed with + lambda2 log D(G(E(x))) in losses that are minimised; the sign
     that the text argues for, and their algorithm 1 has, is ours.
   * d is the mean over pixels, so that the weights do not depend on the size of an image.
+  * The defaults of lambda1 and lambda2 are the paper's for the regularised form. With the other D1
+    won against them here, for d is a mean: its flagfiles' and results' are 100 and 0.01.
   * DCGAN's networks; the encoder is the discriminator's body with a linear layer to the latents.
 """
 
