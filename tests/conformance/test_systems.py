@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests import ordering
-from tfgen import commands, data, hparams, listing, run, sample
+from tfgen import commands, data, export, hparams, listing, run, sample
 from tfgen.layers.minibatch_discrimination import MinibatchDiscrimination
 from tfgen.layers.spectral_normalization import SpectralNormalization
 from tfgen.layers.virtual_batch_normalization import ReferenceBatch
@@ -372,6 +372,18 @@ def test_signatures(model):
             inputs = {key: example(spec, size) for key, spec in specs.items()}
             for output in tf.nest.flatten(concrete(**inputs)):
                 assert np.isfinite(output.numpy()).all(), name
+
+
+def test_exported_it_answers_alike(model, tmp_path):
+    export.save(model, tmp_path / "export")
+    served = tf.saved_model.load(str(tmp_path / "export"))
+    for name, (function, specs) in model.signatures().items():
+        inputs = {key: example(spec, 3) for key, spec in specs.items()}
+        expected = tf.nest.flatten(tf.function(function)(**inputs))
+        answers = served.signatures[name](**inputs)
+        assert len(answers) == len(expected)
+        for answer, right in zip(answers.values(), expected, strict=True):
+            np.testing.assert_allclose(answer, right, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_config_round_trip(model):

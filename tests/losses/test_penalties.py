@@ -1,10 +1,15 @@
 """Penalties of critics whose gradients are known by hand."""
 
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfgen import stateless
 from tfgen.losses import penalties
 
 RANDOM = np.random.default_rng(0)
@@ -140,6 +145,70 @@ def test_trains_a_keras_model_to_the_target_slope() -> None:
             loss = tf.reduce_mean(penalty)
         optimizer.apply(tape.gradient(loss, critic.trainable_variables[:1]), [critic.weights[0]])
     assert np.linalg.norm(critic.layers[0].kernel.numpy()) == pytest.approx(2, rel=1e-5)
+
+
+def test_callables_are_the_functions() -> None:
+    def critic(x: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(x**2, axis=1)
+
+    mix = stateless.uniform([3], tf.constant([5, 6]))
+    np.testing.assert_array_equal(
+        penalties.GradientPenalty(0.5)(critic, REAL, FAKE, tf.constant([5, 6])),
+        penalties.gradient_penalty(critic, REAL, FAKE, mix, target=0.5),
+    )
+    np.testing.assert_array_equal(
+        penalties.R1Penalty()(critic, REAL), penalties.r1_penalty(critic, REAL)
+    )
+    with pytest.raises(ValueError, match="target must be 0 or more. Received: target=-1"):
+        penalties.GradientPenalty(-1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Critic(keras.Model):
+    """A plain Keras model that is trained by a penalty alone."""
+
+    def __init__(self, penalty: Callable, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.penalty = penalty
+        self.logit = keras.layers.Dense(1, kernel_initializer="ones")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.logit(x)
+
+    def train_step(self, real: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            each = self.penalty(self, real, real + 1.0, seed=tf.constant([0, 1]))
+            loss = tf.reduce_mean(each)
+        gradient = tape.gradient(loss, [self.logit.kernel])
+        self.optimizer.apply(gradient, [self.logit.kernel])
+        return {"loss": loss}
+
+    def get_config(self) -> dict[str, Any]:
+        penalty = keras.saving.serialize_keras_object(self.penalty)
+        return {**super().get_config(), "penalty": penalty}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Critic":
+        penalty = keras.saving.deserialize_keras_object(config.pop("penalty"))
+        return cls(penalty, **config)
+
+
+@pytest.mark.parametrize("penalty", [penalties.GradientPenalty(3.0), penalties.R1Penalty()])
+def test_in_a_plain_keras_model_saved_and_reloaded(
+    penalty: Callable, tmp_path: pathlib.Path
+) -> None:
+    model = Critic(penalty)
+    model(REAL)
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    model.fit(REAL, epochs=80, batch_size=3, verbose=0)
+    slope = np.linalg.norm(model.logit.kernel.numpy())
+    wanted = penalty.get_config().get("target", 0.0)
+    assert slope == pytest.approx(wanted, abs=1e-2)
+    model.save(tmp_path / "model.keras")
+    twin = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(twin.penalty) is type(penalty)
+    assert twin.penalty.get_config() == penalty.get_config()
+    np.testing.assert_array_equal(twin(REAL), model(REAL))
 
 
 def test_wrong_shapes_are_named() -> None:

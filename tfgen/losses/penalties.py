@@ -102,6 +102,11 @@ class GradientPenalty:
         """Arguments of `__init__`."""
         return {"target": self.target}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GradientPenalty":
+        """The penalty that `get_config` describes."""
+        return cls(**config)
+
 
 @keras.saving.register_keras_serializable("tfgen")
 class R1Penalty:
@@ -120,6 +125,11 @@ class R1Penalty:
     def get_config(self) -> dict[str, Any]:
         """No arguments."""
         return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "R1Penalty":
+        """The penalty that `get_config` describes."""
+        return cls(**config)
 
 
 PENALTIES = {"gradient_penalty": GradientPenalty, "r1": R1Penalty}
