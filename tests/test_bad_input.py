@@ -127,7 +127,17 @@ def fails(tmp_path, digits_dir, capsys):
         ([*GAN, "--norm=virtual", "--reference_size=2000"], "at most the 1397 training examples"),
         ([*GAN, "--hidden_units="], "--hidden_units must have at least one number"),
         (["--system=gan.ebgan", "--discriminator_units="], "--discriminator_units must have"),
-        ([*GAN, "--data=ring8"], "ring8"),
+        ([*GAN, "--data=ring8"], "set --networks=mlp. Received: --networks=dcgan"),
+        (["--system=gan.wgan", "--discriminator_steps=-1"], "--discriminator_steps=-1"),
+        (
+            ["--system=vae.iaf", "--flow_hidden_units=20"],
+            "--flow_hidden_units must be at least 50 .* Received: --flow_hidden_units=20",
+        ),
+        (
+            ["--system=vae.af_prior", "--latent_dims=1"],
+            "2 latents or more.* set --latent_dims. Received: --latent_dims=1",
+        ),
+        (["--system=flow.maf", "--hidden_units=20"], "at least 63 for 64 dimensions"),
         ([*GAN, "--image_size=9"], r"sides are .* 8, 10, 12, .*Received: 9x9\. Set --image_size"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",

@@ -73,10 +73,33 @@ def test_one_block_is_triangular_and_the_next_the_other_way_round(kind) -> None:
         )
 
 
+@pytest.mark.parametrize("order", ["same", "random"])
+@pytest.mark.parametrize("kind", ["masked", "inverse"])
+def test_blocks_are_triangular_in_the_order_by_flag(kind, order) -> None:
+    flow, x = random_flow(5, blocks=3, kind=kind, order=order, seed=4), points(20, 5)
+    block = MaskedAutoregressive if kind == "masked" else InverseAutoregressive
+    orders = []
+    for network in flow.networks:
+        bijector = block(network)
+        found = jacobians(bijector.inverse if kind == "masked" else bijector.forward, x)
+        found = (found != 0).any(axis=0)  # units may be dead at a point
+        ranks = found.sum(axis=1) - 1  # how many others each dimension depends on
+        assert sorted(ranks) == list(range(5))
+        np.testing.assert_array_equal(found, ranks[:, None] >= ranks[None])
+        orders.append(tuple(ranks))
+    assert len(set(orders)) == (1 if order == "same" else 3)
+    assert (orders[0] == tuple(range(5))) is (order == "same")
+    np.testing.assert_allclose(flow.bijector().forward(flow.bijector().inverse(x)), x, atol=1e-4)
+    assert AutoregressiveFlow.from_config(flow.get_config()).order == order
+    with pytest.raises(ValueError, match="order must be one of .* Received: 'sorted'"):
+        AutoregressiveFlow(5, order="sorted")
+
+
 def test_iaf_by_hand() -> None:
     numbers = tf.constant([[[0.5, 0.2], [-1.0, -0.3]]])
     z = tf.constant([[2.0, -3.0]])
-    gate = 1 / (1 + np.exp(-(numbers[..., 1].numpy() + 1.0)))
+    raw = numbers[..., 1].numpy()
+    gate = 1 / (1 + np.exp(-(raw / (1 + np.abs(raw) / 5) + 1.0)))
     bijector = InverseAutoregressive(lambda _: numbers, gate_bias=1.0)
     expected = gate * z.numpy() + (1 - gate) * numbers[..., 0].numpy()
     np.testing.assert_allclose(bijector.forward(z), expected, rtol=1e-6)
@@ -120,10 +143,13 @@ def test_draws_tell_their_density(arguments) -> None:
     np.testing.assert_allclose(again.log_prob(tf.identity(draws)), log_prob, atol=1e-3)
 
 
-def test_log_prob_is_finite_far_out() -> None:
-    flow = AutoregressiveFlow(3, blocks=3, hidden_units=(16,))
+@pytest.mark.parametrize("arguments", CASES)
+def test_log_prob_is_finite_far_out(arguments) -> None:
+    flow = random_flow(3, scale=1.0, **arguments)
     density = tfd.TransformedDistribution(distributions.StandardGaussian(3), flow.bijector())
-    assert np.isfinite(density.log_prob(tf.constant([[1e4, -1e4, 1e4]]))).all()
+    for reach in (1e2, 1e4):
+        far = reach * tf.constant([[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, 1.0, 1.0]])
+        assert np.isfinite(density.log_prob(far)).all(), reach
 
 
 def test_networks_in_bfloat16_have_float32_log_dets() -> None:

@@ -12,7 +12,7 @@ from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from tfgen.bijectors.autoregressive import (
-    LOG_SCALE,
+    BOUND,
     InverseAutoregressive,
     MaskedAutoregressive,
 )
@@ -44,7 +44,7 @@ class _Conditioner:
 def _as_masked(log_scale: tf.Tensor, shift: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Their u = exp(log_scale) x + shift as our u = (x - m) exp(-a): m and the unbounded a."""
     bounded = -log_scale
-    return -shift * tf.exp(bounded), bounded / (1.0 - tf.abs(bounded) / LOG_SCALE)
+    return -shift * tf.exp(bounded), bounded / (1.0 - tf.abs(bounded) / BOUND)
 
 
 def _log_scale(number: tf.Tensor) -> tf.Tensor:
@@ -132,7 +132,8 @@ def test_an_inverse_flow_has_the_log_det_of_nflows(nflows_blocks: list) -> None:
 
     def gated(number: tf.Tensor, shift: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         gate = tf.exp(_log_scale(number))
-        return shift / (1.0 - gate), tf.math.log(gate / (1.0 - gate))
+        bounded = tf.math.log(gate / (1.0 - gate))
+        return shift / (1.0 - gate), bounded / (1.0 - tf.abs(bounded) / BOUND)
 
     ours = InverseAutoregressive(_Conditioner(network, gated), gate_bias=0.0)
     point, log_det = (t.detach().numpy() for t in block(torch.from_numpy(X)))
@@ -149,7 +150,7 @@ def test_a_masked_block_has_the_density_of_zuko() -> None:
         D,
         hidden_features=(WIDTH,),
         univariate=lambda *phi: zuko.transforms.MonotonicAffineTransform(
-            *phi, slope=math.exp(-LOG_SCALE)
+            *phi, slope=math.exp(-BOUND)
         ),
     )
     for parameter in theirs.parameters():
@@ -163,7 +164,7 @@ def test_a_masked_block_has_the_density_of_zuko() -> None:
         shift, raw = tf.unstack(
             tf.reshape(hidden @ tf.transpose(weights[2]) + weights[3], [-1, D, 2]), axis=-1
         )
-        log_scale = raw / (1.0 + tf.abs(raw) / LOG_SCALE)
+        log_scale = raw / (1.0 + tf.abs(raw) / BOUND)
         return tf.stack(_as_masked(log_scale, shift), axis=-1)
 
     transform = theirs()

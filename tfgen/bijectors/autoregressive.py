@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 
 Conditioner = Callable[[tf.Tensor], tf.Tensor]
-LOG_SCALE = 5.0  # Bound of a masked flow's log scales.
+BOUND = 5.0  # Of a masked flow's log scales and an inverse flow's gates before their sigmoid.
 
 
 class TrainableBijector(tfb.Bijector):
@@ -46,8 +46,9 @@ class _Autoregressive(TrainableBijector):
         return self._last[1]
 
     def _split(self, numbers: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
-        first, second = tf.unstack(numbers, num=2, axis=axis)
-        return first, second
+        """The shift, and the bounded number of the scale: far out, too, both are finite."""
+        shift, raw = tf.unstack(numbers, num=2, axis=axis)
+        return shift, raw / (1.0 + tf.abs(raw) / BOUND)
 
     def _solve(
         self, transform: Callable[[tf.Tensor, tuple[tf.Tensor, tf.Tensor]], tf.Tensor], u: tf.Tensor
@@ -84,10 +85,6 @@ class MaskedAutoregressive(_Autoregressive):
     def __init__(self, conditioner: Conditioner, name: str = "masked_autoregressive"):
         super().__init__(conditioner, name)
 
-    def _split(self, numbers: tf.Tensor, axis: int) -> tuple[tf.Tensor, tf.Tensor]:
-        shift, raw = super()._split(numbers, axis)
-        return shift, raw / (1.0 + tf.abs(raw) / LOG_SCALE)
-
     def _forward(self, u: tf.Tensor) -> tf.Tensor:
         return self._solve(lambda u, numbers: u * tf.exp(numbers[1]) + numbers[0], u)
 
@@ -104,17 +101,18 @@ class InverseAutoregressive(_Autoregressive):
     """IAF: forward is one call, so that a sample and its density are cheap; inverse is slow.
 
         y_i = g_i z_i + (1 - g_i) m_i,   g_i = sigmoid(s_i + gate_bias),
-        (m_i, s_i) = conditioner(z)_i, functions of z before i
+        (m_i, s'_i) = conditioner(z)_i, functions of z before i;   s_i = s'_i / (1 + |s'_i| / 5)
         log |dy/dz| = sum_i log g_i
 
-    With a gate bias above 0 it begins near the identity.
+    With a gate bias above 0 it begins near the identity. The paper has s = s'; bounded by 5 a gate
+    is never so near to 0 that the density of a point far out is not finite.
 
     Reference: D. P. Kingma, T. Salimans, R. Jozefowicz, X. Chen, I. Sutskever, M. Welling.
     Improving Variational Inference with Inverse Autoregressive Flow. NeurIPS 2016, eq. 13-14 and
     algorithm 1.
 
     Args:
-        conditioner: z [..., d] -> m and s, [..., d, 2].
+        conditioner: z [..., d] -> m and s', [..., d, 2].
         gate_bias: added to s; 1 to 2 in the paper.
         name: of the bijector.
     """

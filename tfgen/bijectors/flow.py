@@ -1,9 +1,10 @@
 """A stack of autoregressive blocks as one Keras layer, which hands out its bijector."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 
@@ -12,11 +13,12 @@ from tfgen.bijectors.batch_normalization import FlowBatchNormalization
 from tfgen.networks.made import autoregress, made
 
 KINDS = ("masked", "inverse")
+Order = Literal["reversed", "random", "same"]
 
 
 @keras.saving.register_keras_serializable("tfgen")
 class AutoregressiveFlow(keras.layers.Layer):
-    """MAF or IAF blocks; the order of the dimensions is reversed from each to the next.
+    """MAF or IAF blocks, each a MADE over the dimensions in an order of its own.
 
     For example `AutoregressiveFlow(2, blocks=5, hidden_units=(64, 64))` in
 
@@ -28,6 +30,8 @@ class AutoregressiveFlow(keras.layers.Layer):
         dimensions: of one example.
         blocks: number of MADEs.
         hidden_units: widths of each MADE's hidden layers.
+        order: of the dimensions: "reversed" from each block to the next, "random", a permutation
+            for each block by the seed, or the "same" for all.
         kind: "masked", whose densities are fast (MAF), or "inverse", whose samples are (IAF).
         context: dimensions of what each block is conditioned on; 0 is nothing.
         batch_norm: whether each block of a masked flow is followed by batch normalisation, seen
@@ -47,6 +51,7 @@ class AutoregressiveFlow(keras.layers.Layer):
         *,
         blocks: int = 5,
         hidden_units: Sequence[int] = (512, 512),
+        order: str = "reversed",
         kind: str = "masked",
         context: int = 0,
         batch_norm: bool = False,
@@ -58,6 +63,8 @@ class AutoregressiveFlow(keras.layers.Layer):
         super().__init__(**{"autocast": False, **kwargs})  # float32, whatever the networks have
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {list(KINDS)}. Received: {kind!r}")
+        if order not in get_args(Order):
+            raise ValueError(f"order must be one of {list(get_args(Order))}. Received: {order!r}")
         if blocks < 1:
             raise ValueError(f"blocks must be 1 or more. Received: blocks={blocks}")
         if batch_norm and kind == "inverse":
@@ -66,15 +73,15 @@ class AutoregressiveFlow(keras.layers.Layer):
                 "Received: batch_norm=True, kind='inverse'"
             )
         self.dimensions, self.blocks, self.kind = dimensions, blocks, kind
+        self.order = order
         self.hidden_units = [int(width) for width in hidden_units]
         self.context, self.batch_norm, self.activation = context, batch_norm, activation
         self.gate_bias, self.seed = gate_bias, seed
-        upwards = list(range(dimensions))
         self.networks = [
             made(
                 dimensions,
                 self.hidden_units,
-                order=upwards[::-1] if block % 2 else upwards,
+                order=self._ranks(block),
                 context=context,
                 activation=activation,
                 seed=seed + block,
@@ -88,6 +95,13 @@ class AutoregressiveFlow(keras.layers.Layer):
             for block in range(blocks if batch_norm else 0)
         ]
         self.built = True
+
+    def _ranks(self, block: int) -> list[int]:
+        """The rank of each dimension in a block."""
+        upwards = list(range(self.dimensions))
+        if self.order == "random":
+            return np.random.default_rng([self.seed, block]).permutation(upwards).tolist()
+        return upwards[::-1] if block % 2 and self.order == "reversed" else upwards
 
     def bijector(self, context: tf.Tensor | None = None, training: bool = False) -> tfb.Bijector:
         """From the base [..., d] to the data [..., d].
@@ -153,6 +167,7 @@ class AutoregressiveFlow(keras.layers.Layer):
             "dimensions": self.dimensions,
             "blocks": self.blocks,
             "hidden_units": self.hidden_units,
+            "order": self.order,
             "kind": self.kind,
             "context": self.context,
             "batch_norm": self.batch_norm,

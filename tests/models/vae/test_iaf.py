@@ -135,8 +135,11 @@ def test_wrong_arguments_are_named() -> None:
         iwae.HParams(posterior="iaf", dreg=True)
     with pytest.raises(ValueError, match="--free_bits must be 0 or more"):
         iaf.HParams(free_bits=-1.0)
-    with pytest.raises(ValueError, match="2 dimensions or more, or a context"):
-        vae.slots(vae.HParams(latent_dims=(1,), prior="maf", analytic_kl=False), (8, 8, 1))
+    one = {"latent_dims": (1,), "hidden_units": (8,), "prior": "maf", "analytic_kl": False}
+    with pytest.raises(ValueError, match="2 latents or more.* set --latent_dims. Received: .*=1$"):
+        vae.HParams(**one)
+    with pytest.raises(ValueError, match="--flow_hidden_units must be at least 50 for these"):
+        iaf.HParams(flow_hidden_units=(20,))
     networks = vae.networks((8, 8, 1), vae.HParams(**SMALL))
     flow = AutoregressiveFlow(3, hidden_units=(8,))
     with pytest.raises(ValueError, match=r"must be over \[4, 4\] latents. Received: \[4, 3\]"):

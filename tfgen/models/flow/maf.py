@@ -33,7 +33,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams, plane, stateless
-from tfgen.bijectors.flow import AutoregressiveFlow
+from tfgen.bijectors.flow import AutoregressiveFlow, Order
 from tfgen.data import DataSpec, synthetic
 from tfgen.training import optimizers, schedules
 from tfgen.training.model import GenerativeModel
@@ -51,6 +51,8 @@ class HParams(hparams.HParams):
     early_stopping_epochs: int | None = 30
     blocks: int = 5  # MADEs in a row.
     hidden_units: tuple[int, ...] = (1024,)  # Widths of each MADE's hidden layers.
+    # Dimensions from each MADE to the next: reversed, shuffled, or in the same order.
+    order: Order = "reversed"
     batch_norm: bool = True  # Batch normalisation after each block, seen from the data.
     alpha: float = 1e-6  # How far images keep from the ends of the logit.
     l2: float = 1e-6  # Weight of the squared norm of all kernels in the loss, biases left out.
@@ -280,6 +282,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> MAF:
         math.prod(shape),
         blocks=hparams.blocks,
         hidden_units=hparams.hidden_units,
+        order=hparams.order,
         batch_norm=hparams.batch_norm,
         context=data_spec.num_classes or 0 if hparams.conditional else 0,
         seed=hparams.seed,

@@ -376,6 +376,7 @@ def posterior(hparams: Any, layer: int) -> Posterior:
                 latents,
                 blocks=hparams.flow_blocks,
                 hidden_units=hparams.flow_hidden_units,
+                order=hparams.flow_order,
                 kind="inverse",
                 context=hparams.flow_context,
                 seed=hparams.seed + 200 + 10 * layer,
@@ -403,6 +404,7 @@ def prior(hparams: Any) -> Prior:
             latents,
             blocks=hparams.flow_blocks,
             hidden_units=hparams.flow_hidden_units,
+            order=hparams.flow_order,
             seed=hparams.seed + 300,
             name="prior_flow",
         )

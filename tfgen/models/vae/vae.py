@@ -40,6 +40,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams, stateless
+from tfgen.bijectors.flow import Order
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
 from tfgen.models.vae import _diagnosis, _slots
@@ -87,6 +88,8 @@ class HParams(hparams.HParams):
     prior: Literal["gaussian", "maf"] = "gaussian"
     flow_blocks: int = 2  # MADEs in a row in each flow.
     flow_hidden_units: tuple[int, ...] = (200,)  # Widths of their hidden layers.
+    # Dimensions from each MADE to the next: reversed, shuffled, or in the same order.
+    flow_order: Order = "reversed"
     flow_context: int = 50  # Numbers that the encoder gives to each flow of the posterior.
     categories: int = 10  # Values of each categorical variable; they divide --latent_dims.
     temperature_rate: float = 1e-4  # The temperature of relaxed draws at step t is exp(-rate t).
@@ -137,6 +140,18 @@ class HParams(hparams.HParams):
                 "the KL of a flow has no closed form: set --analytic_kl=false. "
                 f"Received: --posterior={self.posterior} --prior={self.prior}"
             )
+        if self.prior == "maf" and self.latent_dims[-1] < 2:
+            raise ValueError(
+                "a flow as prior needs 2 latents or more, of which one is given those before: set "
+                f"--latent_dims. Received: --latent_dims={hparams.to_text(self.latent_dims)}"
+            )
+        # A MADE with a context has units that see it alone, of degree 0.
+        needed = max(
+            max(self.latent_dims) if self.posterior == "iaf" else 0,
+            self.latent_dims[-1] - 1 if self.prior == "maf" else 0,
+        )
+        right = f"at least {needed} for these latents, else the last do not see those just before"
+        self.check("flow_hidden_units", lambda width: width >= needed, right)
 
     @property
     def image_range(self) -> str:
