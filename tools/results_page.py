@@ -70,7 +70,9 @@ def _section(result: dict[str, Any]) -> str:
         parts.append(_rows(alike))
     if result["not_run"]:
         parts.append(f"Rows not measured yet: {_names(result['not_run'])}.\n")
-    pictures = sorted(FOLDER.glob(f"{result['system']}.*png"))
+    pictures = sorted(
+        path for kind in ("png", "gif") for path in FOLDER.glob(f"{result['system']}.*{kind}")
+    )
     if not pictures and result["runs"]:
         parts.append("There is no picture yet.\n")
     parts += [f"![{path.stem}](results/{path.name})\n" for path in pictures]

@@ -5,6 +5,7 @@ glimpses: 134.5 by 1, 105.0 by 5. Attention is for images much larger than
 what is on them: digits placed anywhere on a canvas; on centred ones it is a restraint.
 """
 
+import functools
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -116,22 +117,20 @@ def centred(outcomes: Outcomes) -> Claim:
 CLAIMS = (filters, falls, mnist, placed, centred)
 
 
-def drawn(outcomes: Outcomes, path: pathlib.Path) -> None:
-    """Canvases of MNIST over the glimpses, a sample a row; they move in a GIF beside it."""
-    ((moving,),) = outcomes.groups([f"attention_mnist_glimpses{GLIMPSES[-1]}"])
-    gif = sorted((moving.path / "samples").glob("drawing-*.gif"))[-1]
-    _gallery.samples([moving], path, "canvases")
+def drawn(outcomes: Outcomes, path: pathlib.Path, names: Sequence[str]) -> None:
+    """Canvases over the glimpses, a sample a row; those of the first row move in a GIF beside."""
+    runs, *_ = outcomes.groups(names)
+    gif = sorted((runs[0].path / "samples").glob("drawing-*.gif"))[-1]
+    _gallery.samples(runs, path, "canvases")
     shutil.copyfile(gif, path.with_suffix(".gif"))
 
 
-# Canvases over the glimpses, a sample a row.
-PICTURES = {
-    **_gallery.grids(
-        {data: [f"{mode}_{data}_seed0" for mode in MODES] for data in ("digits", "placed_digits")},
-        "canvases",
-    ),
-    "mnist": drawn,
+_DRAWN = {
+    "digits": [f"{mode}_digits_seed0" for mode in MODES],
+    "placed_digits": [f"{mode}_placed_digits_seed0" for mode in MODES],
+    "mnist": [f"attention_mnist_glimpses{GLIMPSES[-1]}"],
 }
+PICTURES = {part: functools.partial(drawn, names=names) for part, names in _DRAWN.items()}
 
 
 def _ahead(data: str, paper: str, attention: Sequence[Outcome], none: Sequence[Outcome]) -> Claim:
