@@ -57,6 +57,9 @@ class GaussianAttention(keras.layers.Layer):
         window: N, from 1 to the image's shorter side.
         kernel_initializer: of W.
         **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if the window is below 1, or larger than an image.
     """
 
     def __init__(self, window: int, kernel_initializer: Any = "glorot_uniform", **kwargs: Any):

@@ -29,6 +29,9 @@ class GumbelSoftmax(keras.layers.Layer):
         straight_through: one-hots in training too, whose gradient is the relaxed draw's.
         seed: int, source of the noise; layers of one network want different ones. None draws one.
         **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or a variable has fewer than 2 values.
     """
 
     def __init__(

@@ -30,6 +30,9 @@ class MaskedDense(keras.layers.Layer):
         kernel_initializer: of W; what is masked has no influence.
         bias_initializer: of b.
         **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if there are no degrees, or other than one for each input.
     """
 
     def __init__(

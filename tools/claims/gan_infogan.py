@@ -72,8 +72,8 @@ def code_classifies(outcomes: Outcomes) -> Claim:
         text(chance),
         "%",
         max(errors) < 20.0,
-        "3, 5 and 8, and 4 and 9, share values of c1 after 3,000 of the flagfile's 5,000 steps. The "
-        "same seed by two threads, whose sums round otherwise, ended at 18.9.",
+        "3, 5 and 8, and 4 and 9, share values of c1 after 3,000 of the flagfile's 5,000 steps. "
+        "The same seed by two threads, whose sums round otherwise, ended at 18.9.",
     )
 
 

@@ -8,7 +8,7 @@ f a masked autoregressive flow. Seen from u it is a VAE whose posterior is an in
 flow, f^-1 of the encoder's Gaussian, and whose decoder begins with f: the same cost in training
 and a deeper decoder.
 
-The flow is the slot `prior` that every VAE here has; this system fills it.
+The flow is the slot `prior` of `vae.VAE` and its kin; this system fills it.
 
 Reference: X. Chen, D. P. Kingma, T. Salimans, Y. Duan, P. Dhariwal, J. Schulman, I. Sutskever,
 P. Abbeel. Variational Lossy Autoencoder. ICLR 2017: section 3.2 (the prior and what it is beside an

@@ -15,7 +15,7 @@ bound on log p(x), as the KL is that of the one-hots; validation and evaluation 
 
 with running means of the signal and its square (Mnih and Gregor 2014, section 3.1).
 
-The relaxation is a filling of the slot `posterior` that every VAE here has.
+The relaxation is a filling of the slot `posterior` of `vae.VAE` and its kin.
 
 Reference: E. Jang, S. Gu, B. Poole. Categorical Reparameterization with Gumbel-Softmax. ICLR 2017:
 eq. 1-2, section 2.2 (straight-through), table 1; A. Mnih, K. Gregor. Neural Variational Inference

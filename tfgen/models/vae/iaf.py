@@ -7,7 +7,7 @@ T blocks, each given a context h of the image:
     (m_t, s_t) functions of h and of the dimensions of z_{t-1} before, whose order is reversed
     log q(z|x) = log N(z_0; mean, std^2) - sum_t sum_i log g_t,i
 
-The flow is the slot `posterior` that every VAE here has; this system fills it with the paper's.
+The flow is the slot `posterior` of `vae.VAE` and its kin; this system fills it with the paper's.
 
 Reference: D. P. Kingma, T. Salimans, R. Jozefowicz, X. Chen, I. Sutskever, M. Welling. Improving
 Variational Inference with Inverse Autoregressive Flow. NeurIPS 2016: eq. 10-14 and algorithm 1

@@ -19,7 +19,8 @@ with PixelCNN Decoders. NeurIPS 2016: section 2.1-2.3, figure 2.
 
 Differs from the paper:
   * Images are binarised anew at each use (`binarize`); the paper took the fixed set.
-  * Adam, where the paper has RMSProp; fewer and narrower layers.
+  * Adam, where the paper has RMSProp.
+  * Layers of 32 channels; as many layers as the paper has for MNIST.
 """
 
 import dataclasses

@@ -34,6 +34,8 @@ Differs from the paper:
     where the published code has that convolution's plain output.
   * RMSprop's decay is 0.99, with 1e-8 added to the root; the published code's is 0.9.
   * `vae_dis` trains its discriminator beside it, where the paper takes a trained GAN's.
+  * The flagfiles for digits and MNIST have the non-saturating loss, as the minimax one gives no
+    gradient where D is sure, and gamma 1e-2: few features of small images weigh little.
   * `vae` has a Bernoulli likelihood of grey values, where the paper has a Gaussian.
 """
 
