@@ -309,6 +309,35 @@ def test_players_move_as_often_as_the_model_says(case, model):
             assert moves == said, player
 
 
+# Posterior x prior x likelihood x bound, by flagfile alone or with flags: of VAEs, any with any.
+COMBINATIONS = {
+    "iwae_iaf_digits": {},
+    "af_prior_pixelcnn_digits": {},
+    "iwae_digits": {
+        "prior": "maf",
+        "likelihood": "discretized_logistic",
+        "flow_hidden_units": (60,),
+    },
+    "iaf_digits": {"prior": "maf", "k": 3, "free_bits": 0.1},
+    "vae_digits": {"likelihood": "logistic_mixture", "binarize": "none", "kl_warmup_steps": 5},
+}
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_a_combination_trains_saves_and_samples(name, digits_dir, tmp_path):
+    flagfiles = [f"--flagfile={ROOT}/configs/{f}.cfg" for f in (name, "common/smoke")]
+    system, hp, _ = hparams.parse(["", *flagfiles], Nothing)
+    hp = dataclasses.replace(hp, **{"analytic_kl": False, **COMBINATIONS[name]})
+    case = Case(system, hp, commands.load_data(hp, digits_dir, "skip"))
+    model = case.build()
+    rows = model.run_steps(case.stream(), 3)
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    assert np.isfinite(model.log_prob(case.batch(2)["image"], seed=0, k=2)).all()
+    model.save(tmp_path / "model.keras")
+    twin = keras.saving.load_model(tmp_path / "model.keras")
+    assert_equal(twin.sample(2, 7), model.sample(2, 7))
+
+
 def test_test_step_changes_nothing(case, model):
     before = state(model)
     logs = model.evaluate(case.data.batches("validation", 8, limit=20), verbose=0, return_dict=True)
