@@ -1,8 +1,10 @@
 """What the loop leaves beside weights: warnings, curves, animations."""
 
 import logging
+import re
 import types
 
+import pytest
 from PIL import Image
 
 from tests.training.runs import train_here
@@ -30,3 +32,22 @@ def test_a_run_ends_with_curves_and_an_animation_of_each_picture(tmp_path):
         assert curves.width > 300
     with Image.open(run_dir.samples / "samples.gif") as gif:
         assert gif.n_frames == 2
+
+
+GONE_WRONG = {
+    r"step 40: mode collapse: the fakes' standard deviation is 0.0\d+ of the data's": [
+        "--system=gan.ebgan", "--norm=none", "--hidden_units=64,64,64,64", "--steps=40",
+        "--log_every_steps=40",
+    ],
+    r"step 200: the discriminator has won: discriminator_loss 0.00\d+ is next to 0": [
+        "--system=gan.gan", "--objective=minimax", "--filters=8", "--steps=200",
+        "--learning_rate=1e-6", "--discriminator_learning_rate=1e-2", "--log_every_steps=100",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", GONE_WRONG)
+def test_a_game_that_goes_wrong_is_named(message, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert train_here(tmp_path / "run", "--data=digits", *GONE_WRONG[message]) == 0
+    assert re.search(message, caplog.text)
