@@ -15,6 +15,7 @@ from tools.claims._common import SEEDS, clearly_above, late_mean, lines, text, v
 
 WEIGHTS = {"ebgan_pt": 0.1, "ebgan": 0.0}
 MARGINS = {"digits": 3.0, "mnist": 10.0}  # Of the flagfiles.
+_TOO_EASY = "these digits are too easy to tell: without PT the classes are made as evenly."
 _CLEARLY = "the means over seeds being over two standard errors apart"
 
 
@@ -85,6 +86,7 @@ def makes_classes_more_evenly(outcomes: Outcomes, data: str) -> Claim:
         text(without),
         "nats",
         clearly_above(without, ours),
+        _TOO_EASY if data == "digits" else "",
     )
 
 
@@ -98,6 +100,7 @@ def has_a_higher_score(outcomes: Outcomes, data: str) -> Claim:
         text(without, ".4g"),
         "classes",
         clearly_above(ours, without),
+        _TOO_EASY if data == "digits" else "",
     )
 
 
