@@ -23,8 +23,8 @@ Differs from the paper:
   * The players move in turn, the discriminator first, and not at once: K = 0 is exactly `gan.gan`.
   * The convolutional networks are those of DCGAN at the image's own size.
   * Batch, step sizes and latents by default are those of `gan.gan`. The ring's flagfile has those
-    of appendix A; the images' have the step sizes of a co-author's public notebook, 1e-3 for G and
-    1e-4 for D: by equal ones D wins, unrolled or not.
+    of appendix A; those of MNIST have the step sizes of a co-author's public notebook, 1e-3 for G
+    and 1e-4 for D: by equal ones D wins, unrolled or not.
 """
 
 import dataclasses
