@@ -12,6 +12,7 @@ class Black:
     """Images of black pixels alone: what is modelled of them is the noise."""
 
     needs = ("image",)
+    of_images, dimensions = True, 3
 
     def to_vectors(self, image, seed):
         noise = tf.random.stateless_uniform([len(image), 3], seed)
@@ -29,7 +30,7 @@ class Data:
 def test_the_test_split_has_noise_of_its_own(monkeypatch) -> None:
     found = []
     monkeypatch.setattr(
-        density, "gaussian_log_prob", lambda *both: found.extend(both) or np.zeros(3)
+        density, "gaussian_log_prob", lambda *both: found.extend(both) or np.zeros(20)
     )
     density.gaussian_nll(Black(), Data(20), Settings(split="test"))
     train, test = found
@@ -43,3 +44,15 @@ def test_of_too_few_examples_there_is_no_gaussian(caplog) -> None:
     with pytest.raises(ValueError, match="3 dimensions needs more examples.* Received: 3"):
         density.gaussian_log_prob(np.eye(3), np.eye(3))
     assert "gaussian_nll" in density.gaussian_nll(Black(), Data(40), Settings())
+
+
+def test_bits_of_the_gaussian_have_the_jacobian(monkeypatch) -> None:
+    monkeypatch.setattr(Black, "to_vectors", lambda self, image, seed: (
+        tf.random.stateless_uniform([len(image), 3], seed), tf.fill([len(image)], 0.7)
+    ))  # fmt: skip
+    found = density.gaussian_nll(Black(), Data(40), Settings())
+    nats, bits = found["gaussian_nll"], found["gaussian_bits_per_dimension"]
+    assert bits.value == pytest.approx((nats.value - 0.7) / (3 * np.log(2)) + 8, rel=1e-6)
+    assert bits.unit == "bits"
+    monkeypatch.setattr(Black, "of_images", False)
+    assert list(density.gaussian_nll(Black(), Data(40), Settings())) == ["gaussian_nll"]

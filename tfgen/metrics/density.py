@@ -51,17 +51,20 @@ def _noise(split: str, settings: Settings, index: int) -> tf.Tensor:
 
 
 def gaussian_nll(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
-    """The same of a Gaussian with a full covariance, fitted to the training split: a baseline.
+    """The measures of `nll` of a Gaussian with a full covariance, fitted to the training split.
 
     Nothing, and a warning, where there are too few examples for one.
     """
     splits = []
     for split, limit in (("train", None), (settings.split, settings.limit)):
         batches = data.batches(split, _BATCH, seed=settings.seed, limit=limit)
-        vectors = [
-            model.to_vectors(b[model.needs[0]], _noise(split, settings, i))[0].numpy()
-            for i, b in enumerate(batches)
-        ]
+        vectors, log_dets = zip(
+            *(
+                model.to_vectors(batch[model.needs[0]], _noise(split, settings, index))
+                for index, batch in enumerate(batches)
+            ),
+            strict=True,
+        )
         splits.append(np.concatenate(vectors))
     note = f"full covariance, fitted to {len(splits[0])} training examples"
     try:
@@ -69,7 +72,16 @@ def gaussian_nll(model: Any, data: Data, settings: Settings) -> dict[str, Measur
     except ValueError as error:
         logging.warning("no gaussian_nll: %s", error)
         return {}
-    return {"gaussian_nll": Measure.mean(-log_prob, "nats", note)}
+    found = {"gaussian_nll": Measure.mean(-log_prob, "nats", note)}
+    if model.of_images:
+        bits = _bits(log_prob + np.concatenate(log_dets), model.dimensions)
+        found["gaussian_bits_per_dimension"] = Measure.mean(bits, "bits", note)
+    return found
+
+
+def _bits(log_prob: np.ndarray, dimensions: int) -> np.ndarray:
+    """Bits for each of so many numbers of 256 levels, of densities over [0, 1] in nats."""
+    return -log_prob / (dimensions * math.log(2)) + 8
 
 
 def nll(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
@@ -94,7 +106,7 @@ def nll(model: Any, data: Data, settings: Settings) -> dict[str, Measure]:
     note = f"{len(log_prob)} {settings.split} examples"
     if not model.of_images:
         return {"nll": Measure.mean(-log_prob, "nats", note)}
-    bits = -np.concatenate(of_examples) / (model.dimensions * math.log(2)) + 8
+    bits = _bits(np.concatenate(of_examples), model.dimensions)
     return {
         "nll": Measure.mean(-log_prob, "nats", f"of logits, one draw of the noise, {note}"),
         "bits_per_dimension": Measure.mean(bits, "bits", "with the Jacobian of the logit"),
