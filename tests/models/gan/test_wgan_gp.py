@@ -62,7 +62,7 @@ def test_without_the_penalty_the_gradient_grows() -> None:
 
 
 def test_a_critic_that_mixes_examples_is_refused() -> None:
-    with pytest.raises(ValueError, match="set --discriminator_norm to layer or none"):
+    with pytest.raises(ValueError, match="set --discriminator_norm to layer, spectral or none"):
         wgan_gp.HParams(discriminator_norm="batch")
     with pytest.raises(ValueError, match="set --minibatch_kernels=0"):
         wgan_gp.HParams(minibatch_kernels=2)
