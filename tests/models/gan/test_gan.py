@@ -189,7 +189,10 @@ def test_networks_that_do_not_fit_are_named() -> None:
         ({"positive_label": 0.9, "objective": "hinge"}, "needs an objective with labels"),
         ({"norm": "layer", "networks": "mlp"}, "set --norm to virtual or none"),
         ({"norm": "layer", "networks": "mlp_generator"}, "set --norm to virtual or none"),
-        ({"discriminator_norm": "layer", "networks": "mlp"}, "set --discriminator_norm to spectral or none"),
+        (
+            {"discriminator_norm": "layer", "networks": "mlp"},
+            "set --discriminator_norm to spectral",
+        ),
         ({"penalty": "r1"}, "Received: --penalty=r1 --discriminator_norm=batch"),
         (
             {"penalty": "gradient_penalty", "networks": "mlp", "minibatch_kernels": 3},
