@@ -35,8 +35,7 @@ _COLLAPSE = (
     "one seed, which are no rows, the paper's steps of 1e-4, its balance rate of 0.001 and its "
     "codes of 64 did not mend it, nor did 4 times the training, G's steps at a tenth or a "
     "fifth of D's, or at 4 times D's, Adam's beta1 of 0.5, with batches of 64 or without, batch "
-    "norm in G, or a D "
-    "that had learnt alone for 2,000 steps; nor other images (faces, 16x16)."
+    "norm in G, or a D that had learnt alone for 2,000 steps; nor other images (faces, 16x16)."
 )
 
 
