@@ -33,7 +33,7 @@ def samples(outcomes: Sequence[Outcome], path: pathlib.Path, name: str = "sample
     for axis, image, outcome in zip(axes[0], images, outcomes, strict=True):
         show(axis, image, outcome.name)
     figure.tight_layout()
-    figure.savefig(path, dpi=70)
+    figure.savefig(path, dpi=70, bbox_inches="tight")
     plt.close(figure)
 
 
