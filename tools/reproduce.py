@@ -31,7 +31,7 @@ from tfgen import commands, evaluate, hparams, run
 from tfgen.errors import UserError
 from tfgen.metrics.measure import Measure
 from tools import objectives_page, results_page
-from tools.claims._base import Claim, NotRun, Outcome, Outcomes, Run, Toy
+from tools.claims._base import FOLDERS, Claim, NotRun, Outcome, Outcomes, Run, Toy
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = results_page.FOLDER
@@ -43,6 +43,7 @@ class Options:
 
     budget: Literal["small", "paper"] = "small"  # Size of the runs.
     data_dir: str | None = None  # Where TFDS keeps data sets; default: TFDS's own.
+    folders_dir: str = "data"  # Where image folders lie that rows ask for by name, see tools.faces.
     runs_dir: str = "runs/reproduce"  # Where the runs lie; finished ones are not run again.
     only: str | None = None  # Names of rows, comma separated; the others stay as they are.
     list: bool = False  # Only print the rows, done or not.
@@ -217,7 +218,9 @@ def _trained(r: Run, folder: pathlib.Path, options: Options) -> Outcome:
     run_dir = run.RunDir(folder)
     data = [f"--data_dir={options.data_dir}"] if options.data_dir else []
     if not options.evaluate_only:
-        _call("tfgen.train", [f"--flagfile=configs/{r.flagfile}", *r.flags, *data], run_dir)
+        folders = str(pathlib.Path(options.folders_dir).absolute())
+        flags = [flag.replace(FOLDERS, folders) for flag in r.flags]
+        _call("tfgen.train", [f"--flagfile=configs/{r.flagfile}", *flags, *data], run_dir)
     logged = [line for line in run.read_jsonl(run_dir.metrics) if "epoch" in line]
     if not logged:
         raise UserError(f"nothing is logged in {folder} yet: leave out --evaluate_only to train")

@@ -24,6 +24,7 @@ from typing import Any
 from tfgen.metrics.measure import Measure
 
 ROOT = pathlib.Path(__file__).parents[2]
+FOLDERS = "{folders}"  # In a row's flags: the folder that `tools.reproduce --folders_dir` names.
 
 
 @dataclasses.dataclass(frozen=True)
