@@ -42,7 +42,9 @@ def test_writes_samples_and_all_pictures_of_the_model(run_dir, model, capsys):
     expected = {
         name: np.asarray(g) for name, g in model.pictures(run.read_arrays(run_dir.batch), 3).items()
     }
-    assert set(expected) == {"samples", "reconstructions", "interpolations", "latent_grid"}
+    assert set(expected) == {
+        "samples", "reconstructions", "interpolations", "traversals", "latent_grid",
+    }  # fmt: skip
     names = {*expected, "random"}
     written = {f"{name}-seed3.{suffix}" for name in names for suffix in ("npz", "png")}
     assert set(os.listdir(run_dir.samples)) == written

@@ -126,6 +126,28 @@ def test_latent_grid_covers_the_quantiles() -> None:
     np.testing.assert_allclose(model.latent_grid(5)[2, 2], middle, atol=1e-6)
 
 
+def test_traversals_move_one_latent_through_the_prior() -> None:
+    model = vae.VAE(*vae.networks((8, 8, 1), vae.HParams(latent_dims=(3,), hidden_units=(8,))))
+    image = np.eye(8, dtype=np.float32)[..., None]
+    found = model.traverse(image, (2, 0), 3)
+    assert found.shape == (2, 3, 8, 8, 1)
+    (code,) = model.encode(image[None]).numpy()
+    for row, dimension in enumerate((2, 0)):
+        for column, value in enumerate((-2.326348, 0.0, 2.326348)):  # of 1 %, 50 % and 99 %
+            latent = code.copy()
+            latent[dimension] = value
+            (wanted,) = model.decode(latent[None])
+            np.testing.assert_allclose(found[row, column], wanted, atol=1e-5)
+
+
+def test_traversals_are_of_the_latents_that_vary_most() -> None:
+    images = np.random.default_rng(0).uniform(size=(20, 8, 8, 1)).astype(np.float32)
+    model = vae.VAE(*vae.networks((8, 8, 1), vae.HParams(latent_dims=(12,), hidden_units=(8,))))
+    order = np.argsort(-model.encode(images).numpy().var(0))[:8]
+    shown = model.pictures({"image": images}, 0)["traversals"]
+    np.testing.assert_allclose(shown, model.traverse(images[0], order, 10), atol=1e-6)
+
+
 def test_wrong_arguments_are_named() -> None:
     encoder = mlp((8, 8, 1), (4,), (4,))
     decoder = mlp((2,), (4,), (8, 8, 1))

@@ -553,8 +553,31 @@ class VAE(GenerativeModel):
         images = self.decode(tf.reshape(line, [-1, self.latent_dims[-1]]))
         return tf.reshape(images, [-1, steps, *self.image_shape])
 
+    def traverse(
+        self, image: tf.Tensor, dimensions: Sequence[int] | tf.Tensor, steps: int
+    ) -> tf.Tensor:
+        """Moves one top latent at a time of an image's code, between a Gaussian's 1 % and 99 %.
+
+        Args:
+            image: [H, W, C].
+            dimensions: of the top latents, which are moved.
+            steps: images of each.
+
+        Returns:
+            float32 [len(dimensions), steps, H, W, C] in [0, 1].
+        """
+        (code,) = tf.unstack(self.encode(image[tf.newaxis]), num=1)
+        at = tfd.Normal(0.0, 1.0).quantile(tf.linspace(0.01, 0.99, steps))
+        moved = tf.one_hot(dimensions, self.latent_dims[-1])[:, tf.newaxis]
+        latents = code * (1.0 - moved) + at[:, tf.newaxis] * moved
+        images = self.decode(tf.reshape(latents, [-1, self.latent_dims[-1]]))
+        return tf.reshape(images, [-1, steps, *self.image_shape])
+
     def pictures(self, batch: dict[str, tf.Tensor], seed: int) -> dict[str, np.ndarray]:
-        """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one image."""
+        """Named grids [rows, columns, H, W, C] in [0, 1] for a batch of at least one image.
+
+        Rows of "traversals" move the latents, 8 at most, whose means vary most over the batch.
+        """
         image = batch["image"][:16]
         rebuilt = self.reconstruct(image, seed)
         grids = {
@@ -562,6 +585,10 @@ class VAE(GenerativeModel):
             "reconstructions": tf.stack([image, rebuilt]),
             "interpolations": self.interpolate(image[:-1][:8], image[1:][:8], 10),
         }
+        if not self.prior.one_hot:
+            spread = tf.math.reduce_variance(self.encode(batch["image"]), axis=0)
+            most = tf.argsort(spread, direction="DESCENDING", stable=True)[:8]
+            grids["traversals"] = self.traverse(image[0], most, 10)
         if self.latent_dims[-1] == 2:
             grids["latent_grid"] = self.latent_grid(16)
         return {name: grid.numpy() for name, grid in grids.items()}
