@@ -1,5 +1,6 @@
 """The command: a table for people, a line of JSON for programs."""
 
+import ast
 import json
 import pathlib
 
@@ -57,7 +58,7 @@ def test_samples_are_compared_as_the_options_say(
     run_dir: run.RunDir, digits_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(iwae.IWAE, "evaluations", ("samples.fid", "samples.ms_ssim"))
-    line = _evaluate(run_dir, digits_dir, num_samples=40, features="random")
+    line = _evaluate(run_dir, digits_dir, num_samples=40, features="random", k=5000)
     assert set(line["measures"]) == {"fid_random", "ms_ssim", "ms_ssim_real"}
     assert "40 generated, 40 test images" in line["measures"]["fid_random"]["note"]
 
@@ -100,6 +101,35 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_k_of_a_model_without_importance_weights(
+    run_dir: run.RunDir,
+    digits_dir: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(iwae.IWAE, "evaluations", ("likelihood.reconstruction_error",))
+    flags = {"run_dir": run_dir.path, "data_dir": digits_dir}
+    assert tiny_run.call(evaluate.main, **flags, k=50) == 1
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(
+            "--k counts importance samples, and vae.iwae has no importance weights: leave it out. "
+            "Received: --k=50"
+        )
+    )
+    assert tiny_run.call(evaluate.main, **flags, limit=10) == 0
+
+
+def test_evaluations_by_importance_samples_are_those_that_read_k() -> None:
+    reads = set()
+    for path in pathlib.Path(evaluate.__file__).parent.joinpath("metrics").glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and "settings.k" in ast.unparse(node):
+                reads.add(f"{path.stem}.{node.name}")
+    assert reads == set(evaluate.BY_WEIGHTS)
 
 
 def test_jsonl_survives_a_half_written_line(tmp_path: pathlib.Path) -> None:

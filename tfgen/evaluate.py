@@ -17,6 +17,9 @@ from tfgen.metrics.measure import Settings, split_features
 if TYPE_CHECKING:
     from tfgen.data import Data
 
+K = 5000  # Burda et al. 2016, section 5.1.
+BY_WEIGHTS = ("likelihood.nll", "conditional.nll")  # The evaluations by importance samples.
+
 
 @dataclasses.dataclass(frozen=True)
 class Options(commands.RunOptions):
@@ -25,7 +28,8 @@ class Options(commands.RunOptions):
     data_dir: str | None = None  # Where TFDS keeps data sets; default: TFDS's own.
     on_bad_image: Literal["skip", "fail"] = "skip"  # As for training.
     split: Literal["test", "validation", "train"] = "test"  # Part of the data to evaluate on.
-    k: int = 5000  # Importance samples an image of the NLL.
+    # Importance samples an image of the NLL, for models with importance weights.
+    k: int = K
     limit: int | None = None  # At most so many images; none takes all.
     seed: int = 0  # Source of the evaluation's noise.
     num_samples: int = 10_000  # Examples that the model generates to be compared with the data.
@@ -51,8 +55,14 @@ def main(argv: Sequence[str]) -> int:
         print(hparams.options_help(Options, __doc__))
         return 0
     run_dir = run.RunDir(options.run_dir)
-    _, hp, _, model = commands.load_run(run_dir)
+    module, hp, _, model = commands.load_run(run_dir)
 
+    if options.k != K and not set(BY_WEIGHTS).intersection(model.evaluations):
+        system = module.__name__.removeprefix("tfgen.models.")
+        raise UserError(
+            f"--k counts importance samples, and {system} has no importance weights: leave it "
+            f"out. Received: --k={options.k}"
+        )
     data = commands.load_data(hp, options.data_dir, options.on_bad_image)
     _compare(run_dir, data)
     shared = ("split", "k", "seed", "limit", "num_samples", "features", "cache_dir")
@@ -60,8 +70,8 @@ def main(argv: Sequence[str]) -> int:
     settings = Settings(**given, progress=_progress)
     measures: dict[str, Any] = {}
     for name in model.evaluations:
-        module, function = name.split(".")
-        evaluation = getattr(importlib.import_module(f"tfgen.metrics.{module}"), function)
+        part, function = name.split(".")
+        evaluation = getattr(importlib.import_module(f"tfgen.metrics.{part}"), function)
         measures.update(evaluation(model, data, settings))
     line = {
         "step": int(model.step.numpy()),
