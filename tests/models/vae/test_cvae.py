@@ -1,5 +1,7 @@
 """Conditional VAEs: densities in closed form, what is seen, who is trained when, bad input."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import tensorflow as tf
 from tests.conditional_gaussian import LATENTS, SHAPE, ConditionalGaussian
 from tests.kl_gradient import kl_gradients
 from tfgen.data import DataSpec
-from tfgen.metrics import likelihood
+from tfgen.metrics import latents, likelihood
+from tfgen.metrics.measure import Settings
 from tfgen.models.vae import cvae
 from tfgen.networks.mlp import mlp
 
@@ -176,6 +179,28 @@ def test_free_bits_stop_the_gradient_of_the_kl(importance_weighted: bool) -> Non
     for variable, largest in zip(model.players()["model"], found[0.0], strict=True):
         assert (largest > 1e-3) == (id(variable) not in decoder), variable.path
     assert found[1e-3] == found[0.0]
+
+
+def test_a_unit_may_be_active_by_what_is_seen_alone(exact: ConditionalGaussian) -> None:
+    """A GSNN's latents depend on x through p(z|x), and tell nothing of y."""
+
+    class Data:
+        spec = SimpleNamespace(test_size=300)
+
+        def batches(self, *_, **__):
+            return tf.data.Dataset.from_tensor_slices({"image": exact.images(300)}).batch(100)
+
+    for alpha, lowest, highest in ((0.0, 0.0, 1e-6), (1.0, 0.01, np.inf)):
+        model = exact.model(alpha=alpha)
+        assert {"likelihood.active_units", "latents.kl_per_dimension"} <= set(model.evaluations)
+        active = likelihood.active_units(model, Data(), Settings())["active_units_layer_1"]
+        assert active.value == LATENTS
+        kl = latents.mean_kl(model, Data().batches(), 0)[1]
+        assert ((lowest <= kl) & (kl <= highest)).all()
+    kernel, bias = model.encoders[0].layers[-1].get_weights()
+    kernel[:, 0] = 0.0
+    model.encoders[0].layers[-1].set_weights([kernel, bias])
+    assert likelihood.active_units(model, Data(), Settings())["active_units_layer_1"].value == 1
 
 
 def test_the_analytic_kl_is_to_the_conditional_prior(exact: ConditionalGaussian) -> None:

@@ -143,7 +143,15 @@ class CVAE(vae.VAE):
 
     prior: ConditionalPrior
     likelihood: _slots.PixelwiseLikelihood
-    evaluations = ("likelihood.nll", "conditional.nll", "latents.kl_per_dimension")
+    # A unit may be active by x alone: what it tells of y is its KL to p(z|x). The mutual
+    # information I(y; z|x) asks for the mean of q(z|x,y) over the y of one x, of which a data set
+    # has one.
+    evaluations = (
+        "likelihood.nll",
+        "conditional.nll",
+        "likelihood.active_units",
+        "latents.kl_per_dimension",
+    )
 
     def __init__(
         self,

@@ -284,7 +284,8 @@ class DRAW(vae.VAE):
         ValueError: if encoder and decoder do not fit, or the posterior is another.
     """
 
-    # The mutual information asks what q(z|x) is at others' draws, which takes a pass for each.
+    # The mutual information asks for q(z|x_m) at the draws of each other image x_n: q(z_t|x, z_<t)
+    # depends on the draws before, so that takes all glimpses for each pair of images.
     evaluations = tuple(e for e in vae.VAE.evaluations if e != "latents.mutual_information")
 
     def __init__(self, encoder: Any, decoder: Any, **kwargs: Any):
