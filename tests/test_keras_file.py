@@ -21,6 +21,7 @@ LAYERS = {
 ARGUMENTS = {
     vae.VAE: {
         "k": 4,
+        "importance_weighted": True,
         "likelihood": "gaussian",
         "analytic_kl": False,
         "kl_weight": 0.5,
@@ -83,6 +84,14 @@ class TestRoundTrip:
         assert len(again.encoders) == len(again.decoders) == layers
         assert {id(v) for v in again.variables}.isdisjoint(id(v) for v in model.variables)
         assert json.loads(json.dumps(model.get_config())) == config  # from_config left it alone
+
+
+@pytest.mark.parametrize("cls", [vae.VAE, iwae.IWAE])
+def test_a_config_from_before_the_importance_weighted_bound_was_a_setting(cls):
+    model = make(cls, 1)
+    config = model.get_config()
+    assert config.pop("importance_weighted", None) == (True if cls is vae.VAE else None)
+    assert cls.from_config(config).importance_weighted == (cls is iwae.IWAE)
 
 
 def test_a_loaded_model_trains_on(tmp_path):

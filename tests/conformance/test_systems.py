@@ -310,28 +310,35 @@ def test_players_move_as_often_as_the_model_says(case, model):
 
 
 # Posterior x prior x likelihood x bound, by flagfile alone or with flags: of VAEs, any with any.
-COMBINATIONS = {
-    "iwae_iaf_digits": {},
-    "af_prior_pixelcnn_digits": {},
-    "iwae_digits": {
-        "prior": "maf",
-        "likelihood": "discretized_logistic",
-        "flow_hidden_units": (60,),
-    },
-    "iaf_digits": {"prior": "maf", "k": 3, "free_bits": 0.1},
-    "vae_digits": {"likelihood": "logistic_mixture", "binarize": "none", "kl_warmup_steps": 5},
-}
+COMBINATIONS = [
+    ("iwae_iaf_digits", {}),
+    ("af_prior_pixelcnn_digits", {}),
+    (
+        "iwae_digits",
+        {"prior": "maf", "likelihood": "discretized_logistic", "flow_hidden_units": (60,)},
+    ),
+    ("iaf_digits", {"prior": "maf", "k": 3, "free_bits": 0.1}),
+    ("vae_digits", {"likelihood": "logistic_mixture", "binarize": "none", "kl_warmup_steps": 5}),
+    ("cvae_digits", {"importance_weighted": True, "k": 3, "posterior": "iaf"}),
+    ("draw_digits", {"importance_weighted": True, "k": 3, "kl_warmup_steps": 5}),
+    ("iaf_digits", {"importance_weighted": True, "k": 3, "free_bits": 0.1}),
+]
 
 
-@pytest.mark.parametrize("name", COMBINATIONS)
-def test_a_combination_trains_saves_and_samples(name, digits_dir, tmp_path):
+@pytest.mark.parametrize(("name", "flags"), COMBINATIONS)
+def test_a_combination_trains_saves_and_samples(name, flags, digits_dir, tmp_path):
     flagfiles = [f"--flagfile={ROOT}/configs/{f}.cfg" for f in (name, "common/smoke")]
     system, hp, _ = hparams.parse(["", *flagfiles], Nothing)
-    hp = dataclasses.replace(hp, **{"analytic_kl": False, **COMBINATIONS[name]})
+    hp = dataclasses.replace(hp, **{"analytic_kl": False, **flags})
     case = Case(system, hp, commands.load_data(hp, digits_dir, "skip"))
     model = case.build()
-    rows = model.run_steps(case.stream(), 3)
+    steps = max((0, *model.stage_starts())) + 3
+    rows = model.run_steps(case.stream(), steps)
+    assert len(rows) == steps
     assert all(np.isfinite(value) for row in rows for value in row.values())
+    # The logarithm of the mean of k weights lies above the mean of their logarithms (Jensen).
+    logs = model.evaluate(case.data.batches("validation", 8, limit=8), verbose=0, return_dict=True)
+    assert (-logs["loss"] > logs["elbo"] + 1e-3) == (hp.importance_weighted and hp.k > 1)
     assert np.isfinite(model.log_prob(case.batch(2)["image"], seed=0, k=2)).all()
     model.save(tmp_path / "model.keras")
     twin = keras.saving.load_model(tmp_path / "model.keras")

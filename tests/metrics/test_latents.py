@@ -1,5 +1,7 @@
 """KL of dimensions, collapse and mutual information against closed forms."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from tests.linear_gaussian import LinearGaussian
 from tfgen import distributions
 from tfgen.metrics import latents
 from tfgen.metrics.measure import Settings
-from tfgen.models.vae import gumbel, vae
+from tfgen.models.vae import _slots, vae
+from tfgen.networks.mlp import mlp
 
 
 class _Images:
@@ -164,13 +167,109 @@ def test_training_names_a_collapse() -> None:
         assert set(model.diagnose({name: values[-1] for name, values in logs.items()})) == names
 
 
-def test_other_latents_are_left_out() -> None:
-    hp = gumbel.HParams(latent_dims=(6,), categories=3, hidden_units=(8,))
-    model = vae.VAE(**vae.slots(hp, (8, 8, 1)))
+# Of two variables of three values, for black and for white images.
+PROBABILITIES = np.array([[[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]], [[0.1, 0.1, 0.8], [0.5, 0.3, 0.2]]])
+CODES = np.array([np.concatenate(p) for p in itertools.product(np.eye(3), np.eye(3))])
+
+
+def _of_codes(probabilities: np.ndarray) -> np.ndarray:
+    """Probability of each of the nine codes, [2, 9], variables being independent."""
+    return np.array([np.outer(*image).ravel() for image in probabilities])
+
+
+def _categorical_vae(probabilities: np.ndarray) -> vae.VAE:
+    """With these posteriors of black and of white 2x2 images."""
+    black, white = (np.log(p).ravel() for p in probabilities)
+    encoder = keras.Sequential(
+        [keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(6)]
+    )
+    encoder.layers[-1].set_weights([np.tile((white - black) / 4, (4, 1)), black])
+    return vae.VAE(
+        encoder, mlp((6,), (4,), (2, 2, 1)),
+        posterior=_slots.CategoricalPosterior(6, 3), prior=_slots.UniformPrior(6, 3),
+    )  # fmt: skip
+
+
+def _black_and_white(copies: int) -> _Images:
+    return _Images(np.tile(np.float32([0, 1])[:, None, None, None], (copies, 2, 2, 1)))
+
+
+def test_information_of_two_categoricals_is_the_sum_over_their_codes() -> None:
+    """All draws of both images, each as often as it is probable: no error is left."""
+    q = _of_codes(PROBABILITIES)
+    found = marginal = 0.0
+    for (i, first), (j, second) in itertools.product(enumerate(CODES), repeat=2):
+        draws = np.stack([first, second])
+        own, aggregate = latents.categorical_densities(draws, np.log(PROBABILITIES))
+        np.testing.assert_allclose(own, np.log([q[0, i], q[1, j]]), rtol=1e-12)
+        found += q[0, i] * q[1, j] * (own - aggregate).mean()
+        marginal += q[0, i] * q[1, j] * (aggregate + np.log(9)).mean()
+    of_all = 0.5 * (q * np.log(q / q.mean(0))).sum()
+    assert found == pytest.approx(of_all, rel=1e-12)
+    assert marginal == pytest.approx((q.mean(0) * np.log(9 * q.mean(0))).sum(), rel=1e-12)
+
+
+def test_categorical_densities_of_many_are_numpys() -> None:
+    rng = np.random.default_rng(1)
+    log_probs = np.float32(np.log(rng.dirichlet(np.ones(4), size=(1203, 2))))  # three chunks
+    values = rng.integers(4, size=(1203, 2))
+    draws = np.eye(4, dtype=np.float32)[values].reshape(1203, 8)
+    own, aggregate = latents.categorical_densities(draws, log_probs)
+    assert own.dtype == aggregate.dtype == np.float64
+    for row in (0, 499, 500, 1202):
+        every = log_probs[:, [0, 1], values[row]].astype(np.float64).sum(1)
+        assert own[row] == pytest.approx(every[row], rel=1e-12)
+        assert aggregate[row] == pytest.approx(scipy.special.logsumexp(every) - np.log(1203))
+
+
+def test_information_and_kl_of_categorical_latents_are_the_closed_forms() -> None:
+    model, data, q = (
+        _categorical_vae(PROBABILITIES),
+        _black_and_white(1500),
+        _of_codes(PROBABILITIES),
+    )
+    found = latents.mutual_information(model, data, Settings())
+    truth = {
+        "mutual_information": 0.5 * (q * np.log(q / q.mean(0))).sum(),
+        "marginal_kl": (q.mean(0) * np.log(9 * q.mean(0))).sum(),
+    }
+    assert found.keys() == truth.keys()
+    for name, measure in found.items():
+        assert abs(measure.value - truth[name]) < 4 * measure.error
+        assert measure.error < 0.2 * truth[name]
+    assert "3000 test images, at most log of it, 8.01" in found["mutual_information"].note
+    (kl,) = latents.mean_kl(model, data.batches("test", 700, 0), 0).values()
+    expected = (PROBABILITIES * np.log(3 * PROBABILITIES)).sum(-1).mean(0)
+    np.testing.assert_allclose(kl, expected, rtol=1e-5)  # of float32 logits
+    # Of all variables together it is what the bound has.
+    terms = model.log_terms(data.images, model.infer(data.images, 1, tf.constant([1, 2])))
+    assert kl.sum() == pytest.approx(-float(tf.reduce_mean(terms["ratios"][0])), rel=1e-4)
+
+
+def test_a_collapse_of_categoricals_is_named() -> None:
+    for silent, count in (([], 0), ([1], 1), ([0, 1], 2)):
+        probabilities = PROBABILITIES.copy()
+        probabilities[:, silent] = 1 / 3
+        model = _categorical_vae(probabilities)
+        found = latents.kl_per_dimension(model, _black_and_white(10), Settings())
+        assert set(found) == {"unit_kl_layer_1", "collapsed_layer_1"}
+        assert found["collapsed_layer_1"].value == count
+        note = found["collapsed_layer_1"].note
+        assert note.startswith("posterior collapse") == (count == 2)
+        assert note.endswith("of 2, KL below 0.01")
+    assert found["unit_kl_layer_1"].value == pytest.approx(0.0, abs=1e-6)
+    information = latents.mutual_information(model, _black_and_white(10), Settings())
+    for name in ("mutual_information", "marginal_kl"):
+        assert information[name].value == pytest.approx(0.0, abs=1e-6)
+
+
+def test_flows_are_left_out() -> None:
     data = _Images(np.zeros((3, 8, 8, 1), np.float32))
+    flags = {"latent_dims": (4,), "hidden_units": (8,), "analytic_kl": False}
+    flow = vae.HParams(**flags, posterior="iaf", flow_hidden_units=(8,))
+    model = vae.VAE(**vae.slots(flow, (8, 8, 1)), analytic_kl=False)
     assert latents.kl_per_dimension(model, data, Settings()) == {}
     assert latents.mutual_information(model, data, Settings()) == {}
-    flags = {"latent_dims": (4,), "hidden_units": (8,), "analytic_kl": False}
     flow = vae.HParams(**flags, prior="maf", flow_hidden_units=(8,))
     model = vae.VAE(**vae.slots(flow, (8, 8, 1)), analytic_kl=False)
     assert latents.kl_per_dimension(model, data, Settings()) == {}

@@ -1,11 +1,16 @@
-"""What Gaussian latents carry: KL of each dimension, collapse, information about the image.
+"""What Gaussian and categorical latents carry: KL of each, collapse, information about the image.
 
 Each evaluation is a function (model, data, settings) -> dict of `Measure`, named by the models
-that it makes sense for; it is empty where the posterior is no diagonal Gaussian.
+that it makes sense for. It is empty for a posterior of another kind, an inverse autoregressive
+flow. Its log q(z|x) is the noise's log density less the blocks' log-determinants: unless all blocks
+take the dimensions in one order, no part of that sum is of one dimension of z, so none has a KL of
+its own. And each of the N^2 densities log q(z_n|x_m) would take one pass a dimension. The KL of all
+dimensions together is `likelihood.nll`'s "kl", by draws: the sum of all stochastic layers, each of
+which, where there are several, is in the log of a training as "kl_1", "kl_2", ...
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
@@ -35,11 +40,13 @@ class Factors(Protocol):
 def mean_kl(
     model: Factors, batches: Iterable[dict[str, tf.Tensor]], seed: int
 ) -> dict[int, np.ndarray]:
-    """Mean over images of KL(q(z_d|.) || p(z_d|.)) of each dimension, in nats.
+    """Mean over images of KL(q(z_d|.) || p(z_d|.)) of each unit, in nats, in closed form.
+
+    A unit is a dimension of a diagonal Gaussian, or a categorical variable.
 
     Returns:
-        Layer, counted from 1 at the bottom -> float64 [d]; without layers whose q or p is no
-        diagonal Gaussian.
+        Layer, counted from 1 at the bottom -> float64 [units]; without layers whose q and p are
+        neither both diagonal Gaussians nor both categorical.
     """
     sums: dict[int, np.ndarray] = {}
     count = 0
@@ -47,14 +54,14 @@ def mean_kl(
         count += len(batch["image"])
         factors = model.factors(batch["image"], tf.constant([seed, index], tf.int32))
         for layer, (q, p) in enumerate(factors, start=1):
-            if _gaussian(q) and _gaussian(p):
-                kl = distributions.kl_by_dimension(q, p).numpy().astype(np.float64)
+            kl = _kl_by_unit(q, p)
+            if kl is not None:
                 sums[layer] = sums.get(layer, 0.0) + kl.reshape(-1, kl.shape[-1]).sum(0)
     return {layer: total / count for layer, total in sums.items()}
 
 
 def kl_per_dimension(model: Factors, data: Data, settings: Settings) -> dict[str, Measure]:
-    """KL of each layer's dimensions, and how many of them have collapsed onto the prior.
+    """KL of each layer's units, see `mean_kl`, and how many of them have collapsed onto the prior.
 
     Where that is most of a layer, the note says posterior collapse.
     """
@@ -86,21 +93,23 @@ def mutual_information(model: Factors, data: Data, settings: Settings) -> dict[s
     evidence lower bound. NeurIPS workshop on Advances in Approximate Bayesian Inference 2016.
     """
     limit = min(settings.limit or _IMAGES, _IMAGES)
-    means, log_stds, draws, log_p = [], [], [], []
+    draws, numbers, log_p = [], [], []
     for index, batch in enumerate(
         data.batches(settings.split, 500, seed=settings.seed, limit=limit)
     ):
         seed = tf.constant([settings.seed, index], tf.int32)
         (q, p), *above = model.factors(batch["image"], seed)
-        if not _gaussian(q):
+        if not (_gaussian(q) or _categorical(q)):
             return {}
         z = q.sample(seed=seed)
-        means.append(q.loc.numpy())
-        log_stds.append(q.log_std.numpy())
         draws.append(z.numpy())
+        parameters = [q.loc, q.log_std] if _gaussian(q) else [q.log_probs]
+        numbers.append([parameter.numpy() for parameter in parameters])
         if not above:
             log_p.append(p.log_prob(z).numpy())
-    log_q, log_aggregate = densities(*map(np.concatenate, (draws, means, log_stds)))
+    every = [np.concatenate(parts) for parts in zip(*numbers, strict=True)]
+    find: Callable = densities if _gaussian(q) else categorical_densities
+    log_q, log_aggregate = find(np.concatenate(draws), *every)
     note = f"{len(log_q)} {settings.split} images, at most log of it, {math.log(len(log_q)):.2f}"
     measures = {"mutual_information": Measure.mean(log_q - log_aggregate, "nats", note)}
     if log_p:
@@ -129,14 +138,56 @@ def densities(
         - log_stds.sum(1)
         - 0.5 * draws.shape[1] * math.log(2.0 * math.pi)
     )
+    return _own_and_aggregate(
+        draws, lambda z: z @ (means * precision).T - 0.5 * z**2 @ precision.T + constant
+    )
+
+
+def categorical_densities(
+    draws: np.ndarray, log_probs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`densities` of N posteriors of D categorical variables of K values each.
+
+    For example 20 variables of 10 values are draws [N, 200]; log q(z_n|x_m) is the sum of the 20
+    entries of log_probs[m] where z_n is 1, for all pairs a product of matrices [N, 200] [200, N].
+
+    Args:
+        draws: one-hots side by side, [N, D * K].
+        log_probs: logarithms of the values' probabilities, [N, D, K].
+
+    Returns:
+        float64 [N] each, in nats.
+    """
+    draws, log_probs = (a.reshape(len(a), -1).astype(np.float64) for a in (draws, log_probs))
+    return _own_and_aggregate(draws, lambda z: z @ log_probs.T)
+
+
+def _own_and_aggregate(
+    draws: np.ndarray, log_density: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """See `densities`, by a function from draws [rows, d] to log q(z|x_m) of all m, [rows, N]."""
     own, aggregate = [], []
     for start in range(0, len(draws), _ROWS):
         z = draws[start : start + _ROWS]
-        log_q = z @ (means * precision).T - 0.5 * z**2 @ precision.T + constant  # [rows, N]
+        log_q = log_density(z)
         own.append(log_q[np.arange(len(z)), start + np.arange(len(z))])
         aggregate.append(scipy.special.logsumexp(log_q, axis=1) - math.log(len(draws)))
     return np.concatenate(own), np.concatenate(aggregate)
 
 
+def _kl_by_unit(q: tfd.Distribution, p: tfd.Distribution) -> np.ndarray | None:
+    """KL(q_d || p_d) of each unit, float64 [..., units]; None where it has no closed form."""
+    if _gaussian(q) and _gaussian(p):
+        return distributions.kl_by_dimension(q, p).numpy().astype(np.float64)
+    if _categorical(q) and _categorical(p):
+        log_q, log_p = (d.log_probs.numpy().astype(np.float64) for d in (q, p))
+        return (np.exp(log_q) * (log_q - log_p)).sum(-1)
+    return None
+
+
 def _gaussian(distribution: tfd.Distribution) -> bool:
     return isinstance(distribution, distributions.DiagonalGaussian)
+
+
+def _categorical(distribution: tfd.Distribution) -> bool:
+    return isinstance(distribution, distributions.Categoricals)

@@ -1,13 +1,18 @@
 """Conditional VAEs: densities in closed form, what is seen, who is trained when, bad input."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from tests.conditional_gaussian import LATENTS, SHAPE, ConditionalGaussian
+from tests.kl_gradient import kl_gradients
 from tfgen.data import DataSpec
-from tfgen.metrics import likelihood
+from tfgen.metrics import latents, likelihood
+from tfgen.metrics.measure import Settings
 from tfgen.models.vae import cvae
 from tfgen.networks.mlp import mlp
 
@@ -116,6 +121,88 @@ def test_the_objective_weighs_both_bounds(exact: ConditionalGaussian, alpha: flo
     assert found == pytest.approx(expected.mean(), abs=float(4 * error + 2e-4))
 
 
+def _of_samples(log_weights: tf.Tensor, importance_weighted: bool) -> np.ndarray:
+    """L_k or the ELBO by log weights [k, B]."""
+    weights = np.float64(log_weights)
+    if importance_weighted:
+        return scipy.special.logsumexp(weights, axis=0) - np.log(len(weights))
+    return weights.mean(0)
+
+
+@pytest.mark.parametrize("importance_weighted", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_both_bounds_are_importance_weighted(
+    exact: ConditionalGaussian, alpha: float, importance_weighted: bool
+) -> None:
+    images, k = exact.images(6), 5
+    flags = {"importance_weighted": importance_weighted, "analytic_kl": False}
+    model = exact.model(widen=1.4, alpha=alpha, k=k, **flags)
+    terms = model.log_terms(images, model.infer(images, k, model.noise_seed()))
+    weights = terms["likelihood"] + terms["prior"] - terms["posterior"]
+    bound = _of_samples(weights, importance_weighted)
+    if alpha == 0:  # z ~ p(z|x), of which no ratio is left
+        np.testing.assert_allclose(weights, terms["likelihood"], atol=1e-4)
+    by_prior = model.prior_terms(images, k, model.noise_seed(cvae._FROM_PRIOR))["likelihood"]
+    gsnn = _of_samples(by_prior, importance_weighted) if 0 < alpha < 1 else bound
+    expected = alpha * bound + (1 - alpha) * gsnn
+    found = -float(model.test_step({"image": images})["loss"])
+    assert found == pytest.approx(expected.mean(), rel=1e-5)
+    other = _of_samples(weights, not importance_weighted)
+    assert abs(other - bound).mean() > 0.1
+
+
+def test_l_k_lies_between_the_elbo_and_log_p(exact: ConditionalGaussian) -> None:
+    images, k = exact.images(500), 20
+    model = exact.model(widen=1.4, k=k, importance_weighted=True, analytic_kl=False)
+    elbo = exact.model(widen=1.4, k=k, analytic_kl=False)
+    terms = model.log_terms(images, model.infer(images, k, SEED))
+    weights = terms["likelihood"] + terms["prior"] - terms["posterior"]
+    found = np.array(model.bound(terms, 1.0))
+    np.testing.assert_allclose(found, _of_samples(weights, True), rtol=1e-4, atol=1e-4)
+    off = {"L_k": found, "elbo": np.array(elbo.bound(terms, 1.0))}
+    off = {name: bound - exact.log_prob(images) for name, bound in off.items()}
+    error = {name: values.std() / np.sqrt(500) for name, values in off.items()}
+    assert off["L_k"].mean() > off["elbo"].mean() + 10 * error["elbo"]
+    assert off["L_k"].mean() < 4 * error["L_k"]
+
+
+@pytest.mark.parametrize("importance_weighted", [False, True])
+def test_free_bits_stop_the_gradient_of_the_kl(importance_weighted: bool) -> None:
+    flags = {"importance_weighted": importance_weighted, "analytic_kl": not importance_weighted}
+    found = {}
+    for free_bits in (0.0, 1e-3, 1e4):
+        model = _build(free_bits=free_bits, **flags)
+        found[free_bits] = kl_gradients(model, _images(), 3, SEED)
+    decoder = {id(v) for v in model.decoders[0].trainable_variables}
+    # Float32 sums over a batch of components up to 1.
+    assert max(found[1e4]) < 1e-5
+    for variable, largest in zip(model.players()["model"], found[0.0], strict=True):
+        assert (largest > 1e-3) == (id(variable) not in decoder), variable.path
+    assert found[1e-3] == found[0.0]
+
+
+def test_a_unit_may_be_active_by_what_is_seen_alone(exact: ConditionalGaussian) -> None:
+    """A GSNN's latents depend on x through p(z|x), and tell nothing of y."""
+
+    class Data:
+        spec = SimpleNamespace(test_size=300)
+
+        def batches(self, *_, **__):
+            return tf.data.Dataset.from_tensor_slices({"image": exact.images(300)}).batch(100)
+
+    for alpha, lowest, highest in ((0.0, 0.0, 1e-6), (1.0, 0.01, np.inf)):
+        model = exact.model(alpha=alpha)
+        assert {"likelihood.active_units", "latents.kl_per_dimension"} <= set(model.evaluations)
+        active = likelihood.active_units(model, Data(), Settings())["active_units_layer_1"]
+        assert active.value == LATENTS
+        kl = latents.mean_kl(model, Data().batches(), 0)[1]
+        assert ((lowest <= kl) & (kl <= highest)).all()
+    kernel, bias = model.encoders[0].layers[-1].get_weights()
+    kernel[:, 0] = 0.0
+    model.encoders[0].layers[-1].set_weights([kernel, bias])
+    assert likelihood.active_units(model, Data(), Settings())["active_units_layer_1"].value == 1
+
+
 def test_the_analytic_kl_is_to_the_conditional_prior(exact: ConditionalGaussian) -> None:
     images, model = exact.images(6), exact.model(k=4000)
     terms = model.log_terms(images, model.infer(images, 4000, SEED))
@@ -183,6 +270,7 @@ def test_a_gsnn_draws_from_the_prior_and_has_no_encoder() -> None:
         {"quadrants": 2, "alpha": 0.5},
         {"posterior": "iaf", "flow_hidden_units": (8,), "analytic_kl": False, "k": 3},
         {"likelihood": "logistic_mixture", "quadrants": 3, "free_bits": 1.0},
+        {"importance_weighted": True, "analytic_kl": False, "k": 3, "alpha": 0.5},
     ],
 )
 def test_other_fillings_train(flags) -> None:
@@ -255,6 +343,10 @@ def test_wrong_arguments_are_named() -> None:
         cvae.HParams(likelihood="pixelcnn")
     with pytest.raises(ValueError, match="one stochastic layer. Received: --latent_dims=4,2"):
         cvae.HParams(latent_dims=(4, 2), hidden_units=(8, 8))
+    with pytest.raises(ValueError, match="has no meaning for the importance weighted bound.*: set"):
+        cvae.HParams(importance_weighted=True)
+    with pytest.raises(ValueError, match="set analytic_kl=False. Received: importance_weighted=T"):
+        ConditionalGaussian().model(importance_weighted=True)
     with pytest.raises(ValueError, match="gaussian or iaf. Received: --posterior=gaussian --pri"):
         cvae.HParams(prior="maf", analytic_kl=False)
     exact = ConditionalGaussian()

@@ -10,6 +10,7 @@ import scipy.stats
 import tensorflow as tf
 from PIL import Image
 
+from tests.kl_gradient import kl_gradients
 from tests.training import runs
 from tfgen import commands, run, sample
 from tfgen.bijectors.flow import AutoregressiveFlow
@@ -115,6 +116,39 @@ def test_importance_weights_tend_to_log_p_by_draws_from_the_prior() -> None:
     assert (tf.reduce_mean(log_weight, 0) < expected).numpy().all()
 
 
+def test_it_trains_by_the_importance_weighted_bound(tmp_path) -> None:
+    flags = {"importance_weighted": True, "analytic_kl": False}
+    model, images = _make(k=3, **flags, steps_per_execution=1), _images()
+    found = model.infer(images, 3, model.noise_seed(), training=True)
+    terms = model.log_terms(images, found, training=True)
+    weights = np.float64(terms["likelihood"] + terms["prior"] - terms["posterior"])
+    bound = scipy.special.logsumexp(weights, axis=0) - np.log(3)
+    assert (bound - weights.mean(0)).mean() > 0.1
+    before = [v.numpy() for v in model.trainable_variables]
+    rows = model.run_steps(iter(tf.data.Dataset.from_tensors({"image": images})), 1)
+    assert rows[0]["loss"] == pytest.approx(-bound.mean(), rel=1e-5)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        assert not np.array_equal(variable.numpy(), old), variable.path
+    model.save(tmp_path / "model.keras")
+    twin = keras.saving.load_model(tmp_path / "model.keras")
+    assert twin.importance_weighted
+    losses = [float(m.test_step({"image": images})["loss"]) for m in (model, twin)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("importance_weighted", [False, True])
+def test_free_bits_stop_the_gradient_of_the_kl(importance_weighted: bool) -> None:
+    flags = {"importance_weighted": importance_weighted, "analytic_kl": not importance_weighted}
+    found = {
+        free_bits: kl_gradients(_make(free_bits=free_bits, **flags), _images(), 3, SEED)
+        for free_bits in (0.0, 1e-3, 1e4)
+    }
+    # Float32 sums over a batch of components up to 10.
+    assert max(found[1e4]) < 1e-4
+    assert min(found[0.0]) > 1e-3
+    assert found[1e-3] == found[0.0]
+
+
 def test_the_first_canvas_is_the_mean_image() -> None:
     model, images = _make(), _images(50)
     model.adapt(tf.data.Dataset.from_tensors({"image": images}))
@@ -195,6 +229,7 @@ def test_animations_of_a_run_and_of_its_samples(tmp_path, digits_dir) -> None:
         ({"write_size": 9}, "--write_size must be from 1 to .* Received: --write_size=9"),
         ({"latent_dims": (3, 2), "hidden_units": (4, 4)}, "one number in --latent_dims and one"),
         ({"posterior": "iaf", "analytic_kl": False}, "has Gaussian posteriors"),
+        ({"importance_weighted": True}, "no meaning for the .* bound.*: set --analytic_kl=false"),
     ],
 )
 def test_wrong_flags_are_one_line(flags, match, digits_dir, capsys, tmp_path) -> None:

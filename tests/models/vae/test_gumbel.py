@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 
 from tfgen import distributions
 from tfgen.losses import bounds
-from tfgen.models.vae import gumbel, iwae, vae
+from tfgen.models.vae import gumbel, vae
 
 HPARAMS = gumbel.HParams(latent_dims=(6,), categories=3, hidden_units=(16,))
 SEED = tf.constant([5, 6])
@@ -144,7 +144,8 @@ def test_wrong_arguments_are_named() -> None:
         gumbel.HParams(latent_dims=(25,))
     with pytest.raises(ValueError, match="vae.gumbel has categorical latents"):
         gumbel.HParams(posterior="gaussian")
-    with pytest.raises(ValueError, match="no importance weights"):
-        iwae.HParams(posterior="categorical", latent_dims=(200,))
+    for estimator in ("relaxed", "score"):
+        with pytest.raises(ValueError, match="have no importance weights"):
+            gumbel.HParams(importance_weighted=True, analytic_kl=False, estimator=estimator)
     with pytest.raises(ValueError, match="has a uniform prior"):
         gumbel.HParams(prior="maf", analytic_kl=False)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import ordering
 from tests.linear_gaussian import LinearGaussian
+from tfgen import commands, hparams
 from tfgen.bijectors.flow import AutoregressiveFlow
 from tfgen.models.vae import iwae, vae
 from tfgen.models.vae._slots import FlowPosterior, FlowPrior
@@ -43,10 +44,25 @@ def test_k_1_equals_the_sampled_elbo_bit_for_bit() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("flags", [{}, {"kl_weight": 0.3}, {"free_bits": 1e3}])
+def test_a_vae_with_the_flag_is_an_iwae_bit_for_bit(flags) -> None:
+    networks, images = vae.networks((8, 8, 1), HPARAMS), _images()
+    flagged = vae.VAE(*networks, k=5, importance_weighted=True, analytic_kl=False, **flags)
+    weighted = iwae.IWAE(*networks, k=5, **flags)
+    plain = vae.VAE(*networks, k=5, analytic_kl=False, **flags)
+    ours, theirs, elbo = (
+        model.test_step({"image": images})["loss"].numpy() for model in (flagged, weighted, plain)
+    )
+    assert ours == theirs
+    assert ours < elbo - 0.01  # Jensen's inequality, of the same samples
+    for a, b in zip(_gradients(flagged, images), _gradients(weighted, images), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("dreg", [False, True])
 def test_with_layers_its_sums_have_one_order(dreg: bool) -> None:
-    hparams = dataclasses.replace(HPARAMS, latent_dims=(4, 3, 2), hidden_units=(8, 8, 8))
-    model = iwae.IWAE(*vae.networks((8, 8, 1), hparams), k=3, dreg=dreg)
+    hp = dataclasses.replace(HPARAMS, latent_dims=(4, 3, 2), hidden_units=(8, 8, 8))
+    model = iwae.IWAE(*vae.networks((8, 8, 1), hp), k=3, dreg=dreg)
     graphs = ordering.graphs_of(lambda: _gradients(model, _images()))
     assert any(node.op == "MatMul" for graph in graphs for node in graph.node)
     assert [name for graph in graphs for name in ordering.sums_by_chance(graph)] == []
@@ -77,8 +93,8 @@ def test_weights_that_favour_worse_samples_are_caught() -> None:
 
 @pytest.mark.parametrize(("layers", "kl_weight"), [(1, 1.0), (2, 1.0), (1, 0.3), (2, 0.0)])
 def test_dreg_has_the_same_mean_and_less_noise(layers: int, kl_weight: float) -> None:
-    hparams = iwae.HParams(latent_dims=(3, 2)[:layers], hidden_units=(6, 5)[:layers])
-    networks = vae.networks((4, 4, 1), hparams)
+    hp = iwae.HParams(latent_dims=(3, 2)[:layers], hidden_units=(6, 5)[:layers])
+    networks = vae.networks((4, 4, 1), hp)
     image = tf.cast(tf.random.stateless_uniform([1, 4, 4, 1], [8, 2]) > 0.5, tf.float32)
     images = tf.tile(image, [200, 1, 1, 1])  # 200 draws of one image's gradient, averaged
 
@@ -130,9 +146,24 @@ def test_dreg_vanishes_at_the_exact_posterior() -> None:
     assert encoder_gradient(dreg=False) > 0.01
 
 
-def test_analytic_kl_is_refused() -> None:
-    with pytest.raises(ValueError, match="analytic_kl has no meaning"):
+def test_wrong_flags_are_named() -> None:
+    with pytest.raises(ValueError, match="--analytic_kl has no meaning.*set --analytic_kl=false"):
         iwae.HParams(analytic_kl=True)
+    with pytest.raises(ValueError, match="use --system=vae.vae .*--importance_weighted=false$"):
+        iwae.HParams(importance_weighted=False)
+    with pytest.raises(ValueError, match="no importance weights.*Use --system=vae.gumbel"):
+        iwae.HParams(posterior="categorical", latent_dims=(200,))
+
+
+def test_flags_of_a_run_from_before_the_flag_are_read(tmp_path) -> None:
+    new = iwae.HParams(k=7)
+    lines = hparams.to_flagfile("vae.iwae", new).splitlines()
+    (line,) = (line for line in lines if "importance" in line)
+    assert line == "--importance_weighted=true"
+    path = tmp_path / "flags.cfg"
+    path.write_text("\n".join(other for other in lines if other != line))
+    arguments = ["", f"--flagfile={path}", "--run_dir=there"]
+    assert hparams.parse(arguments, commands.RunOptions)[1] == new
 
 
 def test_dreg_trains_a_prior_by_its_plain_gradient() -> None:

@@ -169,6 +169,25 @@ def test_wrong_arguments_are_named() -> None:
         vae.VAE(unbuilt, decoder)
 
 
+def test_an_importance_weighted_bound_has_its_terms() -> None:
+    """By one line of each, in the flags and in the constructor."""
+    flags = {"importance_weighted": True, "analytic_kl": False}
+    assert vae.HParams(**flags).importance_weighted
+    assert vae.VAE(*vae.networks((8, 8, 1), vae.HParams()), **flags).importance_weighted
+    assert not vae.VAE(*vae.networks((8, 8, 1), vae.HParams())).importance_weighted
+    with pytest.raises(ValueError, match="set --analytic_kl=false. Received: --importance_weighte"):
+        vae.HParams(importance_weighted=True)
+    with pytest.raises(ValueError, match="set analytic_kl=False. Received: importance_weighted=Tr"):
+        vae.VAE(*vae.networks((8, 8, 1), vae.HParams()), importance_weighted=True)
+    one_hots = {"posterior": "categorical", "latent_dims": (20,)}
+    for analytic_kl in (False, True):
+        flags["analytic_kl"] = analytic_kl
+        with pytest.raises(ValueError, match="--posterior=categorical. Use --system=vae.gumbel --"):
+            vae.HParams(**flags, **one_hots)
+        with pytest.raises(ValueError, match="Received: importance_weighted=True, CategoricalPost"):
+            vae.VAE(**vae.slots(vae.HParams(**one_hots), (8, 8, 1)), **flags)
+
+
 def test_means_of_a_gaussian_are_images() -> None:
     decoder = mlp((2,), (4,), (8, 8, 2))
     decoder.layers[-2].set_weights([10 * w + 3 for w in decoder.layers[-2].get_weights()])

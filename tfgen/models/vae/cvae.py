@@ -7,6 +7,14 @@ maximised (sum over the hidden pixels, mean over the batch):
     GSNN:    E_p(z|x)[log p(y|x,z)],   the CVAE's with p(z|x) in the place of q(z|x,y)
     hybrid:  alpha CVAE + (1 - alpha) GSNN
 
+Each is the mean over k samples; with `importance_weighted` it is the logarithm of the mean of their
+weights instead, one of the two estimates below, and still a bound on log p(y|x):
+
+    CVAE:    E[log (1/k) sum_m p(y|x,z_m) p(z_m|x) / q(z_m|x,y)],   z_m ~ q(z|x,y)
+    GSNN:    E[log (1/k) sum_m p(y|x,z_m)],                         z_m ~ p(z|x)
+
+A GSNN alone (alpha = 0) has no KL, so its weight and free bits do nothing there.
+
 The prior p(z|x) is learnt. A baseline network without latents, y independent given x, is trained
 first by log p(y|x); prior and decoder are given its guess, the mean of y, in the place of the
 hidden pixels, and no gradient goes back through it. log p(y|x) is then estimated in two ways:
@@ -135,7 +143,15 @@ class CVAE(vae.VAE):
 
     prior: ConditionalPrior
     likelihood: _slots.PixelwiseLikelihood
-    evaluations = ("likelihood.nll", "conditional.nll", "latents.kl_per_dimension")
+    # A unit may be active by x alone: what it tells of y is its KL to p(z|x). The mutual
+    # information I(y; z|x) asks for the mean of q(z|x,y) over the y of one x, of which a data set
+    # has one.
+    evaluations = (
+        "likelihood.nll",
+        "conditional.nll",
+        "likelihood.active_units",
+        "latents.kl_per_dimension",
+    )
 
     def __init__(
         self,
@@ -326,7 +342,7 @@ class CVAE(vae.VAE):
         objective = tf.reduce_mean(self.bound(terms, kl_weight))
         if 0 < self.alpha < 1:
             by_prior = self.prior_terms(image, self.k, self.noise_seed(_FROM_PRIOR), training)
-            gsnn = tf.reduce_mean(by_prior["likelihood"])
+            gsnn = tf.reduce_mean(self.over_samples(by_prior["log_weight"]))
             objective = self.alpha * objective + (1 - self.alpha) * gsnn
         baseline = tf.reduce_mean(self.baseline_log_prob(image))
         return {**self._logs(-objective, terms), "baseline_nll": -baseline}
@@ -431,6 +447,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> CVAE:
         alpha=hparams.alpha,
         baseline_steps=baseline_steps,
         k=hparams.k,
+        importance_weighted=hparams.importance_weighted,
         likelihood=hparams.likelihood,
         analytic_kl=hparams.analytic_kl,
         free_bits=hparams.free_bits,

@@ -11,8 +11,12 @@ Objective, maximised (sum over event dimensions, mean over the batch):
     ELBO(x) = E_q[log p(x|c_T) - sum_t KL(q(z_t|x, z_1..t-1) || p(z_t))]
 
 where q is the product of the glimpses', whose KL to N(0, I) is taken in closed form given the
-earlier draws. To the base, `vae.py`, z = (z_1, ..., z_T) is one stochastic layer: c_T is a function
-of z, so all of a VAE's bounds, evaluations and pictures are this one's too.
+earlier draws. With `importance_weighted` it is, of k drawings of each image,
+
+    L_k(x) = E[log (1/k) sum_m p(x|c_T,m) prod_t p(z_t,m) / q(z_t,m|x, z_1..t-1,m)]
+
+To the base, `vae.py`, z = (z_1, ..., z_T) is one stochastic layer: c_T is a function of z, so all
+of a VAE's bounds, evaluations and pictures are this one's too.
 
 With attention `read` and `write` act through windows of Gaussian filters that h^dec places
 (`layers/gaussian_attention.py`); without it they are all of the image and a matrix.
@@ -280,7 +284,8 @@ class DRAW(vae.VAE):
         ValueError: if encoder and decoder do not fit, or the posterior is another.
     """
 
-    # The mutual information asks what q(z|x) is at others' draws, which takes a pass for each.
+    # The mutual information asks for q(z|x_m) at the draws of each other image x_n: q(z_t|x, z_<t)
+    # depends on the draws before, so that takes all glimpses for each pair of images.
     evaluations = tuple(e for e in vae.VAE.evaluations if e != "latents.mutual_information")
 
     def __init__(self, encoder: Any, decoder: Any, **kwargs: Any):
@@ -415,6 +420,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> DRAW:
         GlimpseEncoder((height, width, channels), *sizes, windows[0], seed, name="encoder"),
         CanvasDecoder((height, width, numbers), *sizes, windows[1], seed + 100, name="decoder"),
         k=hparams.k,
+        importance_weighted=hparams.importance_weighted,
         likelihood=hparams.likelihood,
         analytic_kl=hparams.analytic_kl,
         prior=_slots.prior(of_all),

@@ -17,12 +17,18 @@ pixels, or a PixelCNN is given h_1 by the decoder (`likelihood`).
 
 The estimate uses k reparameterised samples per image; `analytic_kl` takes the KL of the top layer
 in closed form (which for one layer is the whole KL term), else everything is sampled: the mean of
-k log weights, "VAE with k samples" in Burda et al. 2016. With `free_bits` a layer whose KL, in the
-mean over the minibatch, is below so many nats gives no gradient: max(free_bits, KL) for each layer.
+k log weights, "VAE with k samples" in Burda et al. 2016. With `importance_weighted` it is, from the
+same samples, the logarithm of the mean weight, the bound of `iwae.py`:
+
+    L_k(x) = E[log (1/k) sum_m w_m],   log w_m = log p(x|z_m) + log p(z_m) - log q(z_m|x)
+
+With `free_bits` a layer whose KL, in the mean over the minibatch, is below so many nats gives no
+gradient: max(free_bits, KL) for each layer. `kl_weight` multiplies log p(z) - log q(z|x) of each
+sample, in either of the bounds; at less than 1, as in its warm-up, it is no bound on log p(x).
 
 Reference: D. P. Kingma, M. Welling. Auto-Encoding Variational Bayes. ICLR 2014: eq. 3 (bound),
 eq. 7 (sampled estimate), appendix B (analytic KL), appendix C (networks). Several layers:
-Y. Burda et al. ICLR 2016. Free bits: D. P. Kingma et al. NeurIPS 2016, eq. 15.
+Y. Burda et al. ICLR 2016, L_k in their eq. 8. Free bits: D. P. Kingma et al. NeurIPS 2016, eq. 15.
 
 Differs from the paper:
   * Two hidden tanh layers of 200 and 50 latents, Glorot weights and Adam as in Burda et al.,
@@ -66,6 +72,8 @@ class HParams(hparams.HParams):
     """Flags of a VAE; the networks of Burda et al. 2016, one stochastic layer."""
 
     k: int = 1  # Samples per image in the bound.
+    # The bound is the logarithm of the mean of k weights, L_k, and not the mean of k log weights.
+    importance_weighted: bool = False
     latent_dims: tuple[int, ...] = (50,)  # Dimensions of each stochastic layer, bottom first.
     # Hidden widths of both networks at each stochastic layer, bottom first: two layers each.
     hidden_units: tuple[int, ...] = (200,)
@@ -140,6 +148,17 @@ class HParams(hparams.HParams):
                 "the KL of a flow has no closed form: set --analytic_kl=false. "
                 f"Received: --posterior={self.posterior} --prior={self.prior}"
             )
+        if self.importance_weighted and self.posterior == "categorical":
+            raise ValueError(
+                "categorical latents are trained by the ELBO: relaxed draws have no importance "
+                "weights. Received: --importance_weighted=true --posterior=categorical. Use "
+                "--system=vae.gumbel --importance_weighted=false for them"
+            )
+        if self.importance_weighted and self.analytic_kl:
+            raise ValueError(
+                "--analytic_kl has no meaning for the importance weighted bound, which is sampled: "
+                "set --analytic_kl=false. Received: --importance_weighted=true --analytic_kl=true"
+            )
         if self.prior == "maf" and self.latent_dims[-1] < 2:
             raise ValueError(
                 "a flow as prior needs 2 latents or more, of which one is given those before: set "
@@ -195,6 +214,8 @@ class VAE(GenerativeModel):
         decoder: built Keras model from latents to the parameters of p(x|h_1); or a list, top
             first: h_L to means and log sigmas of h_{L-1}, ..., h_1 to the parameters of x.
         k: samples per image in the bound.
+        importance_weighted: the bound is L_k, the logarithm of the mean of k weights, and not the
+            mean of k log weights. It is sampled: `analytic_kl` must be False.
         likelihood: "bernoulli" (logits), "gaussian" or "discretized_logistic" (means, then log
             scales, on the last axis); or a `_slots.Likelihood`.
         analytic_kl: closed form for the top layer's KL, which must be of Gaussians.
@@ -207,7 +228,8 @@ class VAE(GenerativeModel):
 
     Raises:
         ValueError: if the numbers of networks differ, a network is not built, a posterior or the
-            prior does not fit, or k is below 1.
+            prior does not fit, k is below 1, or the importance weighted bound is asked for with
+            `analytic_kl` or categorical latents.
     """
 
     criterion = "loss"
@@ -225,6 +247,7 @@ class VAE(GenerativeModel):
         decoder: keras.Model | Sequence[keras.Model],
         *,
         k: int = 1,
+        importance_weighted: bool = False,
         likelihood: str | Likelihood = "bernoulli",
         analytic_kl: bool = True,
         posterior: Posterior | Sequence[Posterior] | None = None,
@@ -251,7 +274,7 @@ class VAE(GenerativeModel):
                 raise ValueError(
                     f"networks must be built: start {network.name!r} with a keras.Input"
                 )
-        self.k = k
+        self.k, self.importance_weighted = k, importance_weighted
         self.likelihood = likelihood
         self.analytic_kl = analytic_kl
         self.kl_weight = kl_weight
@@ -304,6 +327,16 @@ class VAE(GenerativeModel):
             )
         if self.analytic_kl and not (top.closed_form and self.prior.closed_form):
             raise ValueError("the KL of a flow has no closed form. Received: analytic_kl=True")
+        if self.importance_weighted and top.one_hot:
+            raise ValueError(
+                "categorical latents are trained by the ELBO: relaxed draws have no importance "
+                f"weights. Received: importance_weighted=True, {type(top).__name__}"
+            )
+        if self.importance_weighted and self.analytic_kl:
+            raise ValueError(
+                "analytic_kl has no meaning for the importance weighted bound, which is sampled: "
+                "set analytic_kl=False. Received: importance_weighted=True, analytic_kl=True"
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`, networks included."""
@@ -312,6 +345,7 @@ class VAE(GenerativeModel):
             "encoder": [serialize(n) for n in self.encoders],
             "decoder": [serialize(n) for n in self.decoders],
             "k": self.k,
+            "importance_weighted": self.importance_weighted,
             "likelihood": self.likelihood.kind or serialize(self.likelihood),
             "analytic_kl": self.analytic_kl,
             "posterior": [serialize(p) for p in self.posteriors],
@@ -453,8 +487,16 @@ class VAE(GenerativeModel):
     # Training.
 
     def bound(self, terms: dict[str, Any], kl_weight: tf.Tensor | float) -> tf.Tensor:
-        """The bound that training maximises, from `log_terms`: [B], in nats."""
-        return bounds.elbo(self.log_weights(terms, kl_weight))
+        """The bound that training maximises, from `log_terms`: [B], in nats.
+
+        L_k of each image with `importance_weighted`, else the ELBO by its k samples.
+        """
+        return self.over_samples(self.log_weights(terms, kl_weight))
+
+    def over_samples(self, log_weights: tf.Tensor) -> tf.Tensor:
+        """The bound of log weights [k, B]: [B]; L_k with `importance_weighted`, else the ELBO."""
+        bound = bounds.iwae if self.importance_weighted else bounds.elbo
+        return bound(log_weights)
 
     def log_weights(self, terms: dict[str, Any], kl_weight: tf.Tensor | float) -> tf.Tensor:
         """log p(x|z) + kl_weight (log p(z) - log q(z|x)), without the gradient of free layers."""
@@ -470,6 +512,7 @@ class VAE(GenerativeModel):
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl".
 
+        "loss" is minus the bound, at the KL weight of the step; "elbo" is the ELBO without weights.
         With several stochastic layers also the KL of each, "kl_1", ..., bottom first.
         """
         image = batch["image"]
@@ -721,7 +764,10 @@ def optimizer(hparams: HParams, total_steps: int) -> keras.optimizers.Optimizer:
 
 
 def slots(hparams: HParams, image_shape: Sequence[int]) -> dict[str, Any]:
-    """Arguments of `VAE` but for `k` and `analytic_kl`: networks, slots, settings."""
+    """Arguments of `VAE` but for those of its estimate: networks, slots, settings.
+
+    The estimate's are `k`, `importance_weighted` and `analytic_kl`.
+    """
     posteriors = [_slots.posterior(hparams, i) for i in range(len(hparams.latent_dims))]
     encoders, decoders = networks(image_shape, hparams, [p.outputs for p in posteriors])
     return {
@@ -739,7 +785,10 @@ def slots(hparams: HParams, image_shape: Sequence[int]) -> dict[str, Any]:
 def build(hparams: HParams, data_spec: DataSpec) -> VAE:
     """The paper's networks for images of the data's shape, compiled and ready to train."""
     model = VAE(
-        **slots(hparams, data_spec.image_shape), k=hparams.k, analytic_kl=hparams.analytic_kl
+        **slots(hparams, data_spec.image_shape),
+        k=hparams.k,
+        importance_weighted=hparams.importance_weighted,
+        analytic_kl=hparams.analytic_kl,
     )
     model.compile(
         optimizer(hparams, hparams.total_steps(data_spec.train_size)), **hparams.compile_options()
