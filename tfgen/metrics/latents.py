@@ -6,7 +6,7 @@ that it makes sense for; it is empty where the posterior is no diagonal Gaussian
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.special
@@ -26,8 +26,11 @@ _ROWS = 500  # Draws that are compared with all posteriors at once.
 class Factors(Protocol):
     """What a model must answer to be evaluated here."""
 
+    def evidence(self, batch: dict[str, tf.Tensor]) -> Any:
+        """What it is given of a batch: see `GenerativeModel.evidence`."""
+
     def factors(
-        self, image: tf.Tensor, seed: tf.Tensor
+        self, evidence: Any, seed: tf.Tensor
     ) -> list[tuple[tfd.Distribution, tfd.Distribution]]:
         """q and p of each layer of latents, bottom first; see `VAE.factors`."""
 
@@ -45,7 +48,7 @@ def mean_kl(
     count = 0
     for index, batch in enumerate(batches):
         count += len(batch["image"])
-        factors = model.factors(batch["image"], tf.constant([seed, index], tf.int32))
+        factors = model.factors(model.evidence(batch), tf.constant([seed, index], tf.int32))
         for layer, (q, p) in enumerate(factors, start=1):
             if _gaussian(q) and _gaussian(p):
                 kl = distributions.kl_by_dimension(q, p).numpy().astype(np.float64)
@@ -91,7 +94,7 @@ def mutual_information(model: Factors, data: Data, settings: Settings) -> dict[s
         data.batches(settings.split, 500, seed=settings.seed, limit=limit)
     ):
         seed = tf.constant([settings.seed, index], tf.int32)
-        (q, p), *above = model.factors(batch["image"], seed)
+        (q, p), *above = model.factors(model.evidence(batch), seed)
         if not _gaussian(q):
             return {}
         z = q.sample(seed=seed)
