@@ -170,13 +170,14 @@ def test_nll_is_that_of_the_integral(layered: bool) -> None:
         assert abs(found.log_prob[0] - log_prob(model, rows)) < 4 * found.error[0]
 
 
-def test_an_estimate_paints_so_many_images_at_once() -> None:
+def test_an_estimate_paints_so_many_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = ready(), []
     terms = model.importance_terms
     model.importance_terms = lambda rows, k, seed: seen.append(k) or terms(rows, k, seed)
+    monkeypatch.setattr(attribute, "_VALUES_AT_ONCE", 16 * 12)  # twelve images of 4x4
     likelihood.estimate(model, [batch(6)], k=5, seed=0)
-    assert seen == [5]
-    assert model.rows_at_once == 2**21 // 16
+    assert seen == [2, 1]  # in a loop, and the rest
+    monkeypatch.undo()
     assert attribute.AttributeCVAE.rows_at_once.fget(_faces()) == 170  # of 64x64x3
 
 
