@@ -170,6 +170,50 @@ def test_the_decoders_weights_are_the_decoders_alone(name: str) -> None:
     assert wrong_players(updates(**{name: 2.0}), updates()) == {"generator"}
 
 
+# The weight of the KL.
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (5, 0.2), (10, 0.4), (30, 0.4)])
+def test_the_kl_weight_rises_from_0(step: int, weight: float) -> None:
+    model = small(kl_weight=0.4, kl_warmup_steps=10)
+    model.step.assign(step)
+    losses, logs = model.losses(points())
+    expected = weight * float(logs["prior"]) + float(logs["llike"])
+    assert float(losses["encoder"]) == pytest.approx(expected, rel=1e-6)
+    model.compile(**{player: keras.optimizers.SGD(RATE) for player in model.players()})
+    before = model.encoder.get_weights()
+    model.train_step(points())
+    moved = [new - old for new, old in zip(model.encoder.get_weights(), before, strict=True)]
+    plain = small(kl_weight=weight)
+    plain.step.assign(step)  # the same noise
+    plain.train_step(points())
+    wanted = [new - old for new, old in zip(plain.encoder.get_weights(), before, strict=True)]
+    for one, other in zip(moved, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
+
+
+def test_free_bits_stop_the_gradient_of_the_kl_alone() -> None:
+    prior = float(small().losses(points())[1]["prior"])
+    whole, without = updates(), updates(kl_weight=0.0)
+    assert wrong_players(whole, without) == {"encoder"}
+    assert wrong_players(updates(free_bits=1.1 * prior), without) == set()
+    assert wrong_players(updates(free_bits=0.9 * prior), whole) == set()
+    losses, _ = small(free_bits=1.1 * prior).losses(points())
+    assert float(losses["encoder"]) == float(small().losses(points())[0]["encoder"])
+
+
+def test_the_settings_are_those_of_each_form() -> None:
+    given = {"free_bits": 0.2, "kl_weight": 0.5, "kl_warmup_steps": 7}
+    flags = {"filters": 2, "latent_dim": 3, **given}
+    for form in ("vae_gan", "vae_dis", "vae"):
+        model = vae_gan.build(vae_gan.HParams(form=form, **flags), IMAGES)
+        assert {name: getattr(model, name) for name in given} == given
+    config = small(**given).get_config()
+    assert {name: config[name] for name in given} == given
+    old = vae_gan.VAEGAN.from_config({k: v for k, v in config.items() if k not in given})
+    assert (old.free_bits, old.kl_weight, old.kl_warmup_steps) == (0.0, 1.0, 0)
+
+
 # The balance of the players.
 
 
@@ -329,6 +373,8 @@ def test_round_trip() -> None:
     [
         ({"margin": -0.1}, "--margin must be 0 or more"),
         ({"similarity_weight": -1.0}, "--similarity_weight must be 0 or more"),
+        ({"free_bits": -1.0}, "^--free_bits must be 0 or more. Received: --free_bits=-1.0$"),
+        ({"kl_weight": -1.0}, "^--kl_weight must be 0 or more. Received: --kl_weight=-1.0$"),
         ({"latents": "uniform"}, "--latents must be normal for a VAE. Received: uniform"),
         ({"feature_matching_layer": "features"}, "by --similarity_layer. Received: .*=features"),
         ({"objective": "hinge"}, "set --margin=none.* Received: --objective=hinge"),
@@ -350,3 +396,5 @@ def test_wrong_arguments_are_named() -> None:
         small(latents="uniform")
     with pytest.raises(ValueError, match="Received: margin=0.35 with objective='hinge'"):
         small(objective="hinge", margin=0.35)
+    with pytest.raises(ValueError, match="^free_bits must be 0 or more. Received: free_bits=-1.0$"):
+        small(free_bits=-1.0)

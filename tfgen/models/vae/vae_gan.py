@@ -11,6 +11,10 @@ and over the layer, means over the batch; D(x) = sigmoid of the logit):
     generator:      gamma llike - GAN       (the decoder)
     discriminator:  GAN
 
+The encoder's prior has a weight, `kl_weight`, which is 1 or rises to it; with `free_bits` it gives
+no gradient while the KL, in the mean over the minibatch, is below so many nats. There is no
+importance weighted bound: llike is of features that move with D, so its weights bound no p(x).
+
 llike is -log N(Dis_l(x); Dis_l(Dec(z)), I) but for a constant. With another objective than minimax
 its two losses take the place of GAN and -GAN. All three move from the same point, unless the
 balance of D and the generator makes one wait. With c_x = -log D(x) and c_f the mean of
@@ -51,7 +55,7 @@ from tensorflow_probability import distributions as tfd
 from tfgen import distributions
 from tfgen.data import DataSpec
 from tfgen.models.gan import _players, gan, mdgan
-from tfgen.models.vae import vae
+from tfgen.models.vae import _objective, vae
 from tfgen.training import schedules, strategies
 from tfgen.training.model import GenerativeModel
 
@@ -75,8 +79,19 @@ class HParams(gan.HParams):
     equilibrium: float = 0.68  # D's cross-entropy on real and on fake when players are balanced.
     # Distance from it at which the stronger player waits; none is off.
     margin: float | None = 0.35
+    # KL in nats below which the latents, in the minibatch's mean, give no gradient.
+    free_bits: float = 0.0
+    kl_weight: float = 1.0  # Weight of the KL in the encoder's loss.
+    kl_warmup_steps: int = 0  # Steps over which the KL weight rises from 0; 0 is off.
 
-    NOT_NEGATIVE = ("similarity_weight", "equilibrium", "margin")
+    NOT_NEGATIVE = (
+        "similarity_weight",
+        "equilibrium",
+        "margin",
+        "free_bits",
+        "kl_weight",
+        "kl_warmup_steps",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,6 +146,9 @@ class VAEGAN(gan.GAN):
         similarity_weight: gamma, weight of these errors in the generator's loss.
         equilibrium: cross-entropy of D on real and on fake examples that is balanced.
         margin: distance from it at which the stronger player waits; None is off.
+        free_bits: KL in nats below which the latents give no gradient.
+        kl_weight: weight of the KL in the encoder's loss.
+        kl_warmup_steps: steps over which that weight rises from 0.
         **kwargs: further arguments of `GAN`.
 
     Raises:
@@ -150,9 +168,15 @@ class VAEGAN(gan.GAN):
         similarity_weight: float = 1e-6,
         equilibrium: float = 0.68,
         margin: float | None = 0.35,
+        free_bits: float = 0.0,
+        kl_weight: float = 1.0,
+        kl_warmup_steps: int = 0,
         **kwargs: Any,
     ):
         super().__init__(generator, discriminator, objective=objective, **kwargs)
+        _objective.check_settings(
+            free_bits=free_bits, kl_weight=kl_weight, kl_warmup_steps=kl_warmup_steps
+        )
         ends = encoder.input_shape[1:], encoder.output_shape[1:]
         wanted = generator.output_shape[1:], (2 * self.latent_dim,)
         if ends != wanted:
@@ -175,6 +199,7 @@ class VAEGAN(gan.GAN):
         self.remember("encoder", encoder)
         self.similarity_layer, self.similarity_weight = similarity_layer, similarity_weight
         self.equilibrium, self.margin = equilibrium, margin
+        self.free_bits, self.kl_weight, self.kl_warmup_steps = free_bits, kl_weight, kl_warmup_steps
         self._see = gan.body(discriminator, similarity_layer, "similarity_layer")
 
     def get_config(self) -> dict[str, Any]:
@@ -186,6 +211,9 @@ class VAEGAN(gan.GAN):
             "similarity_weight": self.similarity_weight,
             "equilibrium": self.equilibrium,
             "margin": self.margin,
+            "free_bits": self.free_bits,
+            "kl_weight": self.kl_weight,
+            "kl_warmup_steps": self.kl_warmup_steps,
         }
 
     def players(self) -> dict[str, list[keras.Variable]]:
@@ -234,10 +262,13 @@ class VAEGAN(gan.GAN):
             penalty, of_penalty = self.penalty_term(real, tf.split(made, 2)[1])
             game, logs = game + penalty, {**logs, **of_penalty}
         return {
-            "encoder": prior + llike,
+            "encoder": self._kl_weight() * _objective.free(prior, self.free_bits) + llike,
             "generator": self.similarity_weight * llike + self.adversarial_weight * fooling,
             "discriminator": game,
         }, logs
+
+    def _kl_weight(self) -> tf.Tensor | float:
+        return schedules.warmup(self.kl_weight, self.kl_warmup_steps, self.current_step)
 
     def discriminator_loss(
         self, batch: dict[str, tf.Tensor]
@@ -320,6 +351,12 @@ def _without_tanh(generator: keras.Sequential) -> keras.Sequential:
     return keras.Sequential.from_config(config)
 
 
+def _of_kl(hparams: HParams) -> dict[str, Any]:
+    """Arguments of `VAEGAN` and `VAE` alike."""
+    names = ("free_bits", "kl_weight", "kl_warmup_steps")
+    return {name: getattr(hparams, name) for name in names}
+
+
 def build(hparams: HParams, data_spec: DataSpec) -> GenerativeModel:
     """The networks that the flags ask for in their form, compiled and ready to train."""
     shape = _players.event_shape(hparams, data_spec)
@@ -331,7 +368,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> GenerativeModel:
     own = mdgan.encoders_hparams(hparams)
     encoder = mdgan.encoder(_players.networks(shape, own)[1], 2 * hparams.latent_dim, own.seed)
     if hparams.form == "vae":
-        pixels = PixelVAE(encoder, _without_tanh(generator))
+        pixels = PixelVAE(encoder, _without_tanh(generator), **_of_kl(hparams))
         rate = schedules.learning_rate(hparams, hparams.total_steps(data_spec.train_size))
         pixels.compile(_players.optimizer(hparams, rate), **hparams.compile_options())
         return pixels
@@ -348,6 +385,7 @@ def build(hparams: HParams, data_spec: DataSpec) -> GenerativeModel:
         similarity_weight=weight,
         equilibrium=hparams.equilibrium,
         margin=hparams.margin,
+        **_of_kl(hparams),
         **slots,
     )
     return _players.compile(model, hparams, data_spec.train_size)
