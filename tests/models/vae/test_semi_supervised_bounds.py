@@ -209,13 +209,15 @@ def test_the_kl_weight_rises_from_0_in_each_stage(weighted: bool) -> None:
         model.compile(m1=keras.optimizers.SGD(0.0), m2=keras.optimizers.SGD(0.0))
     for stage, start in ((0, 0), (1, 4)):
         for step, weight in ((0, 0.0), (2, 0.25), (4, 0.5), (9, 0.5)):
-            plain.kl_weight = plain.m1.kl_weight = weight
             found = []
-            for model in (rising, plain):
+            for model, own in ((rising, None), (plain, weight), (plain, 1.0)):
+                if own is not None:
+                    plain.kl_weight = plain.m1.kl_weight = own
                 model.step.assign(start + step)
                 model.stage = stage
                 logs = model.train_step(model.as_batch(one_batch()))
                 found.append({name: float(value) for name, value in logs.items()})
+            assert found[0] != found[2]
             assert found[0] == found[1]
     alone = ready(stack="m2", kl_warmup_steps=4)
     assert float(alone._kl_weight()) == 0.0

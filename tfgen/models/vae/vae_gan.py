@@ -269,7 +269,7 @@ class VAEGAN(gan.GAN):
             penalty, of_penalty = self.penalty_term(real, tf.split(made, 2)[1])
             game, logs = game + penalty, {**logs, **of_penalty}
         return {
-            "encoder": self.encoder_loss(prior, llike),
+            "encoder": self._weighed(prior, llike),
             "generator": self.similarity_weight * llike + self.adversarial_weight * fooling,
             "discriminator": game,
         }, logs
@@ -279,8 +279,8 @@ class VAEGAN(gan.GAN):
         standard = distributions.StandardGaussian(self.latent_dim)
         return tf.reduce_mean(tfd.kl_divergence(posterior, standard))
 
-    def encoder_loss(self, prior: tf.Tensor, llike: tf.Tensor) -> tf.Tensor:
-        """Their sum, the first by its weight, and without its gradient where it is free."""
+    def _weighed(self, prior: tf.Tensor, llike: tf.Tensor) -> tf.Tensor:
+        """The encoder's loss: the KL by its weight, without its gradient if free, and llike."""
         step = self.current_step - max((0, *self.stage_starts()))
         weight = schedules.warmup(self.kl_weight, self.kl_warmup_steps, step)
         return weight * _objective.free(prior, self.free_bits) + llike
@@ -459,7 +459,7 @@ class VAEDis(VAEGAN):
         seen, _ = self._see(tf.concat([real, made], axis=0), training=False)  # as D was left
         llike = _error(*tf.split(tf.cast(seen, tf.float32), 2))
         prior = self.prior(posterior)
-        losses = {"encoder": self.encoder_loss(prior, llike), "generator": llike}
+        losses = {"encoder": self._weighed(prior, llike), "generator": llike}
         return losses, {"prior": prior, "llike": llike}
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
