@@ -140,6 +140,9 @@ class _Units:
             4
         )
 
+    def evidence(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return batch["image"]
+
     def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
         still = tf.fill(tf.shape(image), 0.3) + 0.02 * image / 10
         return [tf.stack([image, still, -image], -1), tf.stack([still, 1 / (1 + image)], -1)]

@@ -11,7 +11,7 @@ which, where there are several, is in the log of a training as "kl_1", "kl_2", .
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.special
@@ -31,8 +31,11 @@ _ROWS = 500  # Draws that are compared with all posteriors at once.
 class Factors(Protocol):
     """What a model must answer to be evaluated here."""
 
+    def evidence(self, batch: dict[str, tf.Tensor]) -> Any:
+        """What it is given of a batch: see `GenerativeModel.evidence`."""
+
     def factors(
-        self, image: tf.Tensor, seed: tf.Tensor
+        self, evidence: Any, seed: tf.Tensor
     ) -> list[tuple[tfd.Distribution, tfd.Distribution]]:
         """q and p of each layer of latents, bottom first; see `VAE.factors`."""
 
@@ -52,7 +55,7 @@ def mean_kl(
     count = 0
     for index, batch in enumerate(batches):
         count += len(batch["image"])
-        factors = model.factors(batch["image"], tf.constant([seed, index], tf.int32))
+        factors = model.factors(model.evidence(batch), tf.constant([seed, index], tf.int32))
         for layer, (q, p) in enumerate(factors, start=1):
             kl = _kl_by_unit(q, p)
             if kl is not None:
@@ -98,7 +101,7 @@ def mutual_information(model: Factors, data: Data, settings: Settings) -> dict[s
         data.batches(settings.split, 500, seed=settings.seed, limit=limit)
     ):
         seed = tf.constant([settings.seed, index], tf.int32)
-        (q, p), *above = model.factors(batch["image"], seed)
+        (q, p), *above = model.factors(model.evidence(batch), seed)
         if not (_gaussian(q) or _categorical(q)):
             return {}
         z = q.sample(seed=seed)

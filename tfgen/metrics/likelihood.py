@@ -6,6 +6,7 @@ that it makes sense for. All noise is a function of the seed and the batch's pos
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -21,12 +22,15 @@ ACTIVE = 0.01  # Threshold of an active unit's variance (Burda et al. 2016, sect
 
 
 class LatentModel(Protocol):
-    """What a model must answer to be evaluated here."""
+    """What a model must answer to be evaluated here; `evidence` is as its own method gives it."""
 
-    def importance_terms(self, image: tf.Tensor, k: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def evidence(self, batch: dict[str, tf.Tensor]) -> Any:
+        """What it is given of a batch: see `GenerativeModel.evidence`."""
+
+    def importance_terms(self, evidence: Any, k: int, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Keys log_weight, likelihood and kl of k samples: float32 [k, B] each, in nats."""
 
-    def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+    def posterior_means(self, evidence: Any, seed: tf.Tensor) -> list[tf.Tensor]:
         """Means of each layer's q given one sample of the layer below: [B, d] each."""
 
     def reconstruct(self, image: tf.Tensor, seed: int | tf.Tensor) -> tf.Tensor:
@@ -63,17 +67,20 @@ def estimate(
 
     Args:
         model: gives log weights; where it draws pixels itself, `draw_pixels(image, seed)`, these
-            are the same for all k.
-        batches: dicts with "image" [B, H, W, C].
+            are the same for all k. Where it or its `likelihood` has `rows_at_once`, so many samples
+            of all images are drawn at once.
+        batches: dicts with "image" [B, H, W, C] and what else the model needs.
         k: samples an example, at least 1.
         seed: int.
 
     Raises:
         ValueError: if k is below 1.
     """
-    rows = getattr(getattr(model, "likelihood", None), "rows_at_once", None)
+    likelihood = getattr(model, "likelihood", None)
+    rows = getattr(model, "rows_at_once", getattr(likelihood, "rows_at_once", None))
     drawn = _drawn(model, batches, seed)
-    return estimate_by(model.importance_terms, drawn, k=k, seed=seed, rows=rows)
+    evidence = model.evidence
+    return estimate_by(model.importance_terms, drawn, k=k, seed=seed, rows=rows, evidence=evidence)
 
 
 def _drawn(
@@ -88,12 +95,13 @@ def _drawn(
 
 
 def estimate_by(
-    terms_of: Callable[[tf.Tensor, int, tf.Tensor], dict[str, tf.Tensor]],
+    terms_of: Callable[[Any, int, tf.Tensor], dict[str, tf.Tensor]],
     batches: Iterable[dict[str, tf.Tensor]],
     *,
     k: int,
     seed: int,
     rows: int | None = None,
+    evidence: Callable[[dict[str, tf.Tensor]], Any] = operator.itemgetter("image"),
 ) -> Estimates:
     """`estimate` with the weights of a function like `LatentModel.importance_terms`.
 
@@ -101,12 +109,13 @@ def estimate_by(
     running maximum, so memory does not grow with k.
 
     Args:
-        terms_of: gives log weights of an image, k and a seed.
-        batches: dicts with "image" [B, H, W, C].
+        terms_of: gives log weights of the evidence, k and a seed.
+        batches: dicts of tensors [B, ...].
         k: samples an example, at least 1.
         seed: int.
         rows: samples of all examples that are drawn at once, or one of each where they are more;
             None: as many as images of small decoders may be.
+        evidence: gives what `terms_of` takes of a batch, a tensor [B, ...] or a dict of such.
 
     Raises:
         ValueError: if k is below 1.
@@ -116,14 +125,15 @@ def estimate_by(
     stream = _streamer(terms_of)
     parts = []
     for index, batch in enumerate(batches):
-        image = batch["image"]
-        chunk = min(k, max(1, (rows or _ROWS) // int(image.shape[0])))
+        given = evidence(batch)
+        examples = int(tf.nest.flatten(given)[0].shape[0])
+        chunk = min(k, max(1, (rows or _ROWS) // examples))
         full, rest = divmod(k, chunk)
         key = tf.constant([seed, index], tf.int32)
         first, last = tf.constant(0), tf.constant(full)
-        state = stream(image, key, first, last, chunk, _empty(int(image.shape[0])))
+        state = stream(given, key, first, last, chunk, _empty(examples))
         if rest:
-            state = stream(image, key, last, last + 1, rest, state)
+            state = stream(given, key, last, last + 1, rest, state)
         parts.append([part.numpy() for part in state])
     top, total, squares, log_weights, likelihood, kl = (
         np.concatenate(p) for p in zip(*parts, strict=True)
@@ -154,7 +164,7 @@ def _streamer(terms_of: Callable) -> Callable:
 
     @tf.function(reduce_retracing=True)
     def stream(
-        image: tf.Tensor,
+        given: Any,
         seed: tf.Tensor,
         first: tf.Tensor,
         last: tf.Tensor,
@@ -164,7 +174,7 @@ def _streamer(terms_of: Callable) -> Callable:
         top, total, squares, log_weights, likelihood, kl = state
         for index in tf.range(first, last):
             chunk_seed = stateless.fold_in(seed, index)
-            terms = terms_of(image, size, chunk_seed)
+            terms = terms_of(given, size, chunk_seed)
             terms = {name: tf.cast(value, tf.float64) for name, value in terms.items()}
             new_top = tf.maximum(top, tf.reduce_max(terms["log_weight"], axis=0))
             # While there is no weight but 0, whose log is -inf, nothing is subtracted.
@@ -214,7 +224,7 @@ def active_units(model: Any, data: Data, settings: Settings) -> dict[str, Measur
     count = 0
     means = tf.function(model.posterior_means, reduce_retracing=True)
     for index, batch in enumerate(data.batches(split, 500, seed=settings.seed, limit=enough)):
-        layers = means(batch["image"], tf.constant([settings.seed, index], tf.int32))
+        layers = means(model.evidence(batch), tf.constant([settings.seed, index], tf.int32))
         arrays = [layer.numpy().astype(np.float64) for layer in layers]
         count += len(arrays[0])
         sums = [a.sum(0) + (sums[i] if sums else 0) for i, a in enumerate(arrays)]

@@ -119,6 +119,14 @@ class GenerativeModel(keras.Model):
             batches: the training split once, in fixed order.
         """
 
+    def evidence(self, batch: dict[str, tf.Tensor]) -> Any:
+        """What the evaluations of `metrics` hand a model of a batch; default: its images [B, ...].
+
+        It is the first argument of `importance_terms`, `posterior_means` and `factors`. A model of
+        images given something else returns a dict of what it needs, tensors [B, ...].
+        """
+        return batch["image"]
+
     def settle(self, batches: Callable[[], Iterable[dict[str, tf.Tensor]]]) -> None:
         """Sets what depends on the weights and the data before the model is used; default: nothing.
 

@@ -108,8 +108,8 @@ def test_layered_objective_by_hand() -> None:
 
 @keras.saving.register_keras_serializable("test")
 class SeesBackground(attribute.DisCVAE):
-    def infer(self, batch, seed, training=False):
-        return super().infer({**batch, "mask": tf.ones_like(batch["mask"])}, seed, training)
+    def infer(self, batch, seed, training=False, k=1):
+        return super().infer({**batch, "mask": tf.ones_like(batch["mask"])}, seed, training, k)
 
 
 @keras.saving.register_keras_serializable("test")

@@ -170,6 +170,50 @@ def test_the_decoders_weights_are_the_decoders_alone(name: str) -> None:
     assert wrong_players(updates(**{name: 2.0}), updates()) == {"generator"}
 
 
+# The weight of the KL.
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (5, 0.2), (10, 0.4), (30, 0.4)])
+def test_the_kl_weight_rises_from_0(step: int, weight: float) -> None:
+    model = small(kl_weight=0.4, kl_warmup_steps=10)
+    model.step.assign(step)
+    losses, logs = model.losses(points())
+    expected = weight * float(logs["prior"]) + float(logs["llike"])
+    assert float(losses["encoder"]) == pytest.approx(expected, rel=1e-6)
+    model.compile(**{player: keras.optimizers.SGD(RATE) for player in model.players()})
+    before = model.encoder.get_weights()
+    model.train_step(points())
+    moved = [new - old for new, old in zip(model.encoder.get_weights(), before, strict=True)]
+    plain = small(kl_weight=weight)
+    plain.step.assign(step)  # the same noise
+    plain.train_step(points())
+    wanted = [new - old for new, old in zip(plain.encoder.get_weights(), before, strict=True)]
+    for one, other in zip(moved, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
+
+
+def test_free_bits_stop_the_gradient_of_the_kl_alone() -> None:
+    prior = float(small().losses(points())[1]["prior"])
+    whole, without = updates(), updates(kl_weight=0.0)
+    assert wrong_players(whole, without) == {"encoder"}
+    assert wrong_players(updates(free_bits=1.1 * prior), without) == set()
+    assert wrong_players(updates(free_bits=0.9 * prior), whole) == set()
+    losses, _ = small(free_bits=1.1 * prior).losses(points())
+    assert float(losses["encoder"]) == float(small().losses(points())[0]["encoder"])
+
+
+def test_the_settings_are_those_of_each_form() -> None:
+    given = {"free_bits": 0.2, "kl_weight": 0.5, "kl_warmup_steps": 7}
+    flags = {"filters": 2, "latent_dim": 3, **given}
+    for form in ("vae_gan", "vae_dis", "vae"):
+        model = vae_gan.build(vae_gan.HParams(form=form, **flags), IMAGES)
+        assert {name: getattr(model, name) for name in given} == given
+    config = small(**given).get_config()
+    assert {name: config[name] for name in given} == given
+    old = vae_gan.VAEGAN.from_config({k: v for k, v in config.items() if k not in given})
+    assert (old.free_bits, old.kl_weight, old.kl_warmup_steps) == (0.0, 1.0, 0)
+
+
 # The balance of the players.
 
 
@@ -229,7 +273,7 @@ def test_forms_have_the_same_networks() -> None:
         form: vae_gan.build(vae_gan.HParams(form=form, **flags), IMAGES)
         for form in ("vae_gan", "vae_dis", "vae", "gan")
     }
-    classes = [vae_gan.VAEGAN, vae_gan.VAEGAN, vae_gan.PixelVAE, gan.GAN]
+    classes = [vae_gan.VAEGAN, vae_gan.VAEDis, vae_gan.PixelVAE, gan.GAN]
     assert [type(model) for model in models.values()] == classes
     whole, pixels = models["vae_gan"], models["vae"]
     assert isinstance(pixels, vae.VAE)
@@ -239,6 +283,8 @@ def test_forms_have_the_same_networks() -> None:
         (whole.generator, models["gan"].generator),
         (whole.discriminator, models["gan"].discriminator),
         (whole.generator, models["vae_dis"].generator),
+        (whole.generator, models["vae_dis"].rival),
+        (whole.discriminator, models["vae_dis"].discriminator),
     ):
         for a, b in zip(mine.get_weights(), its.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -246,7 +292,6 @@ def test_forms_have_the_same_networks() -> None:
     logits = pixels.decoders[0](z, training=False)
     np.testing.assert_allclose(np.tanh(logits), whole.decode(z), atol=1e-6)
     assert (whole.adversarial_weight, whole.similarity_weight) == (1.0, 1e-6)
-    assert (models["vae_dis"].adversarial_weight, models["vae_dis"].similarity_weight) == (0, 1)
     assert vae_gan.HParams(form="vae").image_range == "unit"
     assert vae_gan.HParams().image_range == "symmetric"
 
@@ -259,6 +304,84 @@ def test_forms_train(form: str) -> None:
     assert all(np.isfinite(value) for value in logs.values())
     assert model.sample(2, 0).shape == (2, 8, 8, 1)
     assert "samples" in model.pictures({"image": image}, 0)
+
+
+# VAE_Dis-l: first a GAN, then a VAE by its discriminator.
+
+
+def small_dis(optimizer=keras.optimizers.SGD, **arguments) -> vae_gan.VAEDis:
+    rival = mlp((3,), (8,), (2,), activation="relu", seed=4, name="rival")
+    given = {"similarity_layer": "hidden_2", "margin": None, "gan_steps": 4, "rival": rival}
+    model = vae_gan.VAEDis(*networks(), **{**given, **arguments})
+    model.compile(**{player: optimizer(RATE) for player in model.players()})
+    return model
+
+
+def test_losses_of_both_stages_of_vae_dis_against_numpy() -> None:
+    model, x = small_dis(kl_weight=0.4, objective="minimax"), points()["point"]
+    code, drawn = latents_of(model, x)
+    fake, back = layers_of(model.rival, drawn)[-1], layers_of(model.generator, code)[-1]
+    (_, wanted, on_real), (_, found, _), (_, _, on_fake) = (
+        layers_of(model.discriminator, at) for at in (x, back, fake)
+    )
+    losses, _ = model.game_losses(points())
+    game = softplus(-on_real).mean() + softplus(on_fake).mean()
+    assert float(losses["discriminator"]) == pytest.approx(game, rel=1e-5)
+    assert float(losses["rival"]) == pytest.approx(-softplus(on_fake).mean(), rel=1e-5)
+    mean, log_std = np.split(layers_of(model.encoder, x)[-1], 2, axis=1)
+    prior = (0.5 * (np.exp(2 * log_std) + mean**2 - 1) - log_std).sum(1).mean()
+    llike = 0.5 * ((wanted - found) ** 2).sum(1).mean()
+    losses, logs = model.losses(points())
+    assert float(losses["encoder"]) == pytest.approx(0.4 * prior + llike, rel=1e-5)
+    assert float(losses["generator"]) == pytest.approx(llike, rel=1e-5)
+    assert float(logs["prior"]) == pytest.approx(prior, rel=1e-5)
+
+
+def test_vae_dis_trains_a_gan_and_then_a_vae_by_its_discriminator() -> None:
+    spec = dataclasses.replace(IMAGES, shapes={"image": (16, 16, 1)})
+    flags = {"form": "vae_dis", "filters": 2, "latent_dim": 3, "steps": 8, "gan_part": 0.5}
+    model = vae_gan.build(vae_gan.HParams(**flags, discriminator_steps=2), spec)
+    assert model.stage_starts() == (4,)
+    image = tf.random.stateless_uniform([4, 16, 16, 1], [1, 2], -1, 1)
+    stream = iter(tf.data.Dataset.from_tensors({"image": image}).repeat())
+    of = {name: getattr(model, name) for name in ("rival", "discriminator", "encoder", "generator")}
+    for moving, logged in (
+        ({"rival", "discriminator"}, {"discriminator_loss", "generator_loss"}),
+        ({"encoder", "generator"}, {"prior", "llike"}),
+    ):
+        # Batch statistics too: a discriminator that stands still judges by those it was left with.
+        before = {name: [v.numpy() for v in network.variables] for name, network in of.items()}
+        rows = model.run_steps(stream, 4)
+        assert logged <= rows[-1].keys()
+        assert ("discriminator_loss" in rows[-1]) == ("discriminator" in moving)
+        for name, network in of.items():
+            for variable, old in zip(network.variables, before[name], strict=True):
+                same = np.array_equal(variable.numpy(), old)
+                assert same == (name not in moving), variable.path
+    moved = {player: int(o.iterations) for player, o in model.optimizers.items()}
+    assert moved == {"generator": 4, "encoder": 4, "rival": 4, "discriminator": 8}
+    assert moved == {player: model.updates(player, 8) for player in moved}
+    assert model.diagnose(rows[-1]) == {}
+
+
+def test_the_kl_weight_of_vae_dis_rises_from_its_second_stage() -> None:
+    model = small_dis(kl_warmup_steps=10)
+    for step, weight in ((4, 0.0), (9, 0.5), (14, 1.0)):
+        model.step.assign(step)
+        losses, logs = model.losses(points())
+        expected = weight * float(logs["prior"]) + float(logs["llike"])
+        assert float(losses["encoder"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_round_trip_of_vae_dis() -> None:
+    model = small_dis(historical_average_weight=0.1)
+    twin = vae_gan.VAEDis.from_config(model.get_config())
+    twin.set_weights(model.get_weights())
+    assert twin.get_config() == model.get_config()
+    x = points()["point"]
+    np.testing.assert_array_equal(twin.reconstruct(x, 1), model.reconstruct(x, 1))
+    logs = model.train_step(points())
+    assert {"rival_past_distance", "discriminator_past_distance"} <= logs.keys()
 
 
 def test_batch_statistics_are_of_real_and_fake_together() -> None:
@@ -329,6 +452,9 @@ def test_round_trip() -> None:
     [
         ({"margin": -0.1}, "--margin must be 0 or more"),
         ({"similarity_weight": -1.0}, "--similarity_weight must be 0 or more"),
+        ({"free_bits": -1.0}, "^--free_bits must be 0 or more. Received: --free_bits=-1.0$"),
+        ({"kl_weight": -1.0}, "^--kl_weight must be 0 or more. Received: --kl_weight=-1.0$"),
+        ({"gan_part": 1.0}, "^--gan_part must be between 0 and 1. Received: --gan_part=1.0$"),
         ({"latents": "uniform"}, "--latents must be normal for a VAE. Received: uniform"),
         ({"feature_matching_layer": "features"}, "by --similarity_layer. Received: .*=features"),
         ({"objective": "hinge"}, "set --margin=none.* Received: --objective=hinge"),
@@ -350,3 +476,9 @@ def test_wrong_arguments_are_named() -> None:
         small(latents="uniform")
     with pytest.raises(ValueError, match="Received: margin=0.35 with objective='hinge'"):
         small(objective="hinge", margin=0.35)
+    with pytest.raises(ValueError, match="^gan_steps must be more than 0. Received: gan_steps=0$"):
+        small_dis(gan_steps=0)
+    with pytest.raises(ValueError, match=r"rival must map \(3,\) to .*: \(4,\) to \(2,\)$"):
+        small_dis(rival=mlp((4,), (8,), (2,)))
+    with pytest.raises(ValueError, match="^free_bits must be 0 or more. Received: free_bits=-1.0$"):
+        small(free_bits=-1.0)

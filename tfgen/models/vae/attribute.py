@@ -15,6 +15,19 @@ Training is given the mask m of the foreground, hence x_F = m * x and g = 1 - m,
     disCVAE:  E_q[log p(x|y,z_F,z_B) + log p(x_F|y,z_F) + gate_weight log p(g|y,z_F)]
                   - KL(q(z_F|x_F,y) || p(z_F)) - KL(q(z_B|z_F,x,y) || p(z_B))
 
+The KL terms are in closed form, their weight `kl_weight` being 1 or rising to it. With k draws of
+the latents the objective is its mean over them, or, with `importance_weighted`, the bound L_k of
+
+    log w_m = log p(x|y,z) + log p(x_F|y,z_F) + gate_weight log p(g|y,z_F)
+                  + kl_weight (log p(z_F) - log q(z_F|x_F,y) + log p(z_B) - log q(z_B|z_F,x,y))
+
+of draws m, without the two terms of the layers where there are none: log (1/k) sum_m w_m. With
+`free_bits` a group of latents, z_F or z_B, whose KL, in the mean over the minibatch, is below so
+many nats gives no gradient by it.
+
+Evaluation estimates log p(x|y) by the weights p(x|y,z) p(z) / q(z|.) alone. That q is told of the
+mask, which p(x|y) knows nothing of, leaves it a lower bound: any q does.
+
 All priors are N(0, I). Pixels are Gaussians of one `sigma`; those of x have the mean x_F + g * x_B.
 Each pixel of g is a Bernoulli variable, so that log p(g|.) is minus the cross-entropy. The logged
 "elbo", E_q log p(x|.) minus the KL terms, bounds log p(x|y) in both models.
@@ -42,6 +55,7 @@ Differs from the paper:
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -53,13 +67,14 @@ from tensorflow_probability import distributions as tfd
 from tfgen import distributions, hparams, stateless
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
-from tfgen.models.vae import _diagnosis
+from tfgen.models.vae import _diagnosis, _objective
 from tfgen.networks.conv_vae import decoder, encoder
 from tfgen.training import optimizers, schedules
 from tfgen.training.model import GenerativeModel, deserialize
 
 _EXAMPLES = 256  # Training examples whose attributes `sample` draws from.
 _SHOWN = 16  # Attributes that are moved in a picture.
+_VALUES_AT_ONCE = 2**21  # Of images in an estimate; each is some tens of values in the networks.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +95,25 @@ class HParams(hparams.HParams):
     background_units: int = 256  # Width of the background's.
     sigma: float = 0.5  # Standard deviation of a pixel in [0, 1] given the latents.
     gate_weight: float = 0.3  # Weight of the gate's cross-entropy.
-    kl_weight: float = 1.0  # Weight of the KL terms in training; evaluation has 1.
+    k: int = 1  # Samples per image in the bound.
+    # The bound is the logarithm of the mean of k weights, L_k, and not the mean of k log weights.
+    importance_weighted: bool = False
+    # KL in nats below which z_F or z_B, in the minibatch's mean, gives no gradient.
+    free_bits: float = 0.0
+    # Weight of log p(z) - log q(z|.), or of the KL terms, in training; evaluation has 1.
+    kl_weight: float = 1.0
     kl_warmup_steps: int = 0  # Steps over which the KL weight rises from 0; 0 is off.
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         "foreground_dim", "background_dim", "foreground_filters", "background_filters",
-        "foreground_units", "background_units", "sigma",
+        "foreground_units", "background_units", "sigma", "k",
     )  # fmt: skip
-    NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("gate_weight", "kl_weight", "kl_warmup_steps")
+    NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
+        "gate_weight",
+        "free_bits",
+        "kl_weight",
+        "kl_warmup_steps",
+    )
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -107,7 +133,11 @@ class AttributeCVAE(GenerativeModel):
         encoder: built Keras model of images and attributes, to means and log sigmas of z.
         decoder: built Keras model of z and attributes, to the logits of images in [0, 1].
         sigma: standard deviation of a pixel given the latents.
-        kl_weight: weight of the KL terms in training.
+        k: samples per image in the bound.
+        importance_weighted: the bound is L_k, the logarithm of the mean of k weights, and not the
+            mean of k log weights; its KL is sampled.
+        free_bits: KL in nats below which a group of latents gives no gradient.
+        kl_weight: weight of log p(z) - log q(z|.), or of the KL terms, in training.
         kl_warmup_steps: steps over which that weight rises from 0.
 
     Raises:
@@ -115,7 +145,12 @@ class AttributeCVAE(GenerativeModel):
     """
 
     criterion = "loss"
-    evaluations: tuple[str, ...] = ("attributes.accuracy",)
+    evaluations: tuple[str, ...] = (
+        "attributes.accuracy",
+        "likelihood.nll",
+        "likelihood.active_units",
+        "latents.kl_per_dimension",
+    )
     needs: tuple[str, ...] = ("image", "attributes")
     NETWORKS: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     GATES: ClassVar[int] = 0  # Channels that the decoder gives besides those of the image.
@@ -126,6 +161,9 @@ class AttributeCVAE(GenerativeModel):
         decoder: keras.Model,
         *,
         sigma: float = 0.5,
+        k: int = 1,
+        importance_weighted: bool = False,
+        free_bits: float = 0.0,
         kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
         **kwargs: Any,
@@ -133,8 +171,12 @@ class AttributeCVAE(GenerativeModel):
         super().__init__(**kwargs)
         if sigma <= 0:
             raise ValueError(f"sigma must be more than 0. Received: {sigma}")
+        _objective.check_settings(
+            k=k, free_bits=free_bits, kl_weight=kl_weight, kl_warmup_steps=kl_warmup_steps
+        )
         self.encoder, self.decoder = encoder, decoder
-        self.sigma, self.kl_weight, self.kl_warmup_steps = sigma, kl_weight, kl_warmup_steps
+        self.sigma, self.k, self.importance_weighted = sigma, k, importance_weighted
+        self.free_bits, self.kl_weight, self.kl_warmup_steps = free_bits, kl_weight, kl_warmup_steps
         if len(encoder.inputs) != 2:
             raise ValueError(
                 "the encoder must be given images and attributes. "
@@ -157,6 +199,9 @@ class AttributeCVAE(GenerativeModel):
         return {
             **{name: serialize(getattr(self, name)) for name in self.NETWORKS},
             "sigma": self.sigma,
+            "k": self.k,
+            "importance_weighted": self.importance_weighted,
+            "free_bits": self.free_bits,
             "kl_weight": self.kl_weight,
             "kl_warmup_steps": self.kl_warmup_steps,
             "name": self.name,
@@ -185,11 +230,19 @@ class AttributeCVAE(GenerativeModel):
     # The distributions.
 
     def infer(
-        self, batch: Mapping[str, tf.Tensor], seed: tf.Tensor | None, training: bool = False
+        self,
+        batch: Mapping[str, tf.Tensor],
+        seed: tf.Tensor | None,
+        training: bool = False,
+        k: int = 1,
     ) -> tuple[list[tf.Tensor], list[tfd.Distribution]]:
-        """Latents [B, d] and the posteriors that they are drawn from; without seed their means."""
+        """Latents [k B, d] and the posteriors that they are drawn from; without seed their means.
+
+        First come the first draws of all images, then the second ones, as in `repeated`.
+        """
         given = [batch["image"], self.scaled(batch["attributes"])]
-        posterior = distributions.diagonal_gaussian(self.encoder(given, training=training))
+        outputs = repeated(self.encoder(given, training=training), k)
+        posterior = distributions.diagonal_gaussian(outputs)
         return [_drawn(posterior, seed)], [posterior]
 
     def paint(
@@ -231,21 +284,90 @@ class AttributeCVAE(GenerativeModel):
     def _objective(
         self, batch: dict[str, tf.Tensor], kl_weight: tf.Tensor | float, training: bool = False
     ) -> dict[str, tf.Tensor]:
-        latents, posteriors = self.infer(batch, self.noise_seed(), training)
-        terms = self.terms(self.paint(latents, batch["attributes"], training), batch)
-        priors = map(distributions.StandardGaussian, self.latent_dims)
-        kls = [
-            tf.reduce_mean(tfd.kl_divergence(q, p)) for q, p in zip(posteriors, priors, strict=True)
-        ]
+        terms, latents, posteriors = self._draw(batch, self.k, self.noise_seed(), training)
+        reconstruction = self.reconstruction(terms)
+        if self.importance_weighted:
+            sampled = self._sampled_kls(latents, posteriors)
+            kls = [tf.reduce_mean(kl) for kl in sampled]
+            log_weights = reconstruction - kl_weight * self._joint_free(sampled)
+            bound = bounds.iwae(tf.reshape(log_weights, [self.k, -1]))
+            loss = -tf.reduce_mean(bound)
+        else:
+            priors = map(distributions.StandardGaussian, self.latent_dims)
+            kls = [
+                tf.reduce_mean(tfd.kl_divergence(q, p))
+                for q, p in zip(posteriors, priors, strict=True)
+            ]
+            loss = kl_weight * self._joint_free(kls) - tf.reduce_mean(reconstruction)
         kl = bounds.joint(kls)
         means = {name: tf.reduce_mean(term) for name, term in terms.items()}
-        loss = kl_weight * kl - tf.reduce_mean(self.reconstruction(terms))
         logs = {"loss": loss, "elbo": means["likelihood"] - kl, **means, "kl": kl}
         return logs | ({"kl_background": kls[1]} if len(kls) > 1 else {})
+
+    def _joint_free(self, kls: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The sum of the KLs of all groups of latents, without the gradient of free ones."""
+        return bounds.joint([_objective.free(kl, self.free_bits) for kl in kls])
+
+    def _draw(
+        self, batch: Mapping[str, tf.Tensor], k: int, seed: tf.Tensor, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor], list[tfd.Distribution]]:
+        """The `terms` of k draws [k B], the latents and the posteriors, as `infer` gives them."""
+        latents, posteriors = self.infer(batch, seed, training, k)
+        seen = {key: repeated(batch[key], k) for key in self.needs}
+        painted = self.paint(latents, seen["attributes"], training)
+        return self.terms(painted, seen), latents, posteriors
+
+    def _sampled_kls(
+        self, latents: Sequence[tf.Tensor], posteriors: Sequence[tfd.Distribution]
+    ) -> list[tf.Tensor]:
+        """log q(z|.) - log p(z) of each group of latents, [k B] each, in nats."""
+        return [
+            q.log_prob(z) - distributions.StandardGaussian(d).log_prob(z)
+            for z, q, d in zip(latents, posteriors, self.latent_dims, strict=True)
+        ]
 
     def diagnose(self, logs: Mapping[str, float]) -> dict[str, str]:
         """Whether q has become the prior, so that latents say nothing of the image."""
         return _diagnosis.collapse(logs)
+
+    # For the evaluations of `metrics`. What they hand over is a batch of what the model needs.
+
+    def evidence(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Images with attributes and, with layers, masks."""
+        return {key: batch[key] for key in self.needs}
+
+    @property
+    def rows_at_once(self) -> int:
+        """Images that are painted at once in an estimate, which bounds the memory."""
+        return max(1, _VALUES_AT_ONCE // math.prod(self.image_shape))
+
+    def importance_terms(
+        self, evidence: Mapping[str, tf.Tensor], k: int, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Terms of k fresh samples z_m ~ q(z|.), in nats, float32 [k, B] each.
+
+        Returns:
+            "log_weight": log p(x, z_m|y) - log q(z_m|.) = likelihood - kl, without what the
+            objective has of layers; "likelihood": log p(x|y,z_m); "kl": log q(z_m|.) - log p(z_m).
+        """
+        terms, latents, posteriors = self._draw(evidence, k, seed)
+        kl = bounds.joint(self._sampled_kls(latents, posteriors))
+        found = {"likelihood": terms["likelihood"], "kl": kl}
+        found["log_weight"] = terms["likelihood"] - kl
+        return {name: tf.reshape(value, [k, -1]) for name, value in found.items()}
+
+    def posterior_means(
+        self, evidence: Mapping[str, tf.Tensor], seed: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Means of q of z, or of z_F and, given one sample of it, of z_B: [B, d] each."""
+        return [q.mean() for q in self.infer(evidence, seed)[1]]
+
+    def factors(
+        self, evidence: Mapping[str, tf.Tensor], seed: tf.Tensor
+    ) -> list[tuple[tfd.Distribution, tfd.Distribution]]:
+        """q and p of z, or of z_F and, given one sample of it, of z_B: batch shapes [B] and []."""
+        priors = map(distributions.StandardGaussian, self.latent_dims)
+        return list(zip(self.infer(evidence, seed)[1], priors, strict=True))
 
     # Using a trained model.
 
@@ -399,13 +521,18 @@ class DisCVAE(AttributeCVAE):
         return {**super().get_config(), "gate_weight": self.gate_weight}
 
     def infer(
-        self, batch: Mapping[str, tf.Tensor], seed: tf.Tensor | None, training: bool = False
+        self,
+        batch: Mapping[str, tf.Tensor],
+        seed: tf.Tensor | None,
+        training: bool = False,
+        k: int = 1,
     ) -> tuple[list[tf.Tensor], list[tfd.Distribution]]:
         """Of z_F, then of z_B; see `AttributeCVAE`."""
         first, second = (None, None) if seed is None else tf.unstack(stateless.split(seed, 2))
         foreground = {**batch, "image": batch["mask"] * batch["image"]}
-        latents, posteriors = super().infer(foreground, first, training)
-        given = [batch["image"], self.scaled(batch["attributes"]), *latents]
+        latents, posteriors = super().infer(foreground, first, training, k)
+        seen = [batch["image"], self.scaled(batch["attributes"])]
+        given = [*(repeated(x, k) for x in seen), *latents]
         q = distributions.diagonal_gaussian(self.background_encoder(given, training=training))
         return [*latents, _drawn(q, second)], [*posteriors, q]
 
@@ -456,6 +583,11 @@ class DisCVAE(AttributeCVAE):
         return {**super().pictures(batch, seed), "layers": layers.numpy()}
 
 
+def repeated(tensor: tf.Tensor, k: int) -> tf.Tensor:
+    """A batch k times: [B, ...] -> [k B, ...], e.g. rows a, b to a, b, a, b."""
+    return tf.tile(tensor, [k, *[1] * (len(tensor.shape) - 1)]) if k > 1 else tensor
+
+
 def _drawn(posterior: tfd.Distribution, seed: tf.Tensor | None) -> tf.Tensor:
     return posterior.mean() if seed is None else posterior.sample(seed=seed)
 
@@ -484,6 +616,9 @@ def build(hparams: HParams, data_spec: DataSpec) -> AttributeCVAE:
     of_background = (hparams.background_filters, hparams.background_units)
     objective: dict[str, Any] = {
         "sigma": hparams.sigma,
+        "k": hparams.k,
+        "importance_weighted": hparams.importance_weighted,
+        "free_bits": hparams.free_bits,
         "kl_weight": hparams.kl_weight,
         "kl_warmup_steps": hparams.kl_warmup_steps,
     }

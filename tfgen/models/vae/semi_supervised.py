@@ -14,6 +14,16 @@ Objective, minimised, N_l of the N training images being labelled (sum over even
 which is the paper's J^alpha with alpha 0.1 N, divided by N: at 100 labels of 50,000 images the last
 expectation counts 50 times for each labelled image. Of the bounds only U trains the classifier.
 
+The KL terms of z are in closed form, their weight `kl_weight` being 1 or rising to it. With k draws
+of z the bound -L is its mean over them, or, with `importance_weighted`, of each class
+
+    -L_k(x, y) = log (1/k) sum_m w_m + log p(y),
+    log w_m = log p(x|y,z_m) + kl_weight (log p(z_m) - log q(z_m|x,y))
+
+and U sums over the classes as before. With `free_bits` a KL of z which is below so many nats gives
+no gradient by it: that of L in the mean over the labelled images, that of U over the others and
+q(y|x). M1's own bound has the same settings, and each warm-up begins with its stage.
+
 M1 is a VAE, and its classifier is given the latents z1 ~ q(z1|x). M1+M2 puts M2 upon them: M2's x
 is z1, drawn anew at every step, and p(z1|y,z2) a Gaussian. Dimensions of z1 that M1 does not use,
 whose posterior mean varies by less than 0.1 over the images, are noise: M2 does not see them, and
@@ -49,7 +59,7 @@ from tfgen import distributions, hparams, stateless
 from tfgen.data import DataError, DataSpec
 from tfgen.layers.labelled_mlp import LabelledMLP
 from tfgen.losses import bounds
-from tfgen.models.vae import _diagnosis, vae
+from tfgen.models.vae import _diagnosis, _objective, iwae, vae
 from tfgen.networks.mlp import mlp
 from tfgen.training import optimizers, schedules
 from tfgen.training.labelled import LabelledExamples
@@ -82,13 +92,28 @@ class HParams(hparams.HParams):
     # for ever, a threshold at 1/2, or not at all.
     binarize: Literal["dynamic", "fixed", "threshold", "none"] = "dynamic"
     weight_precision: float = 1.0  # Precision of the weights' Gaussian prior; 0 is off.
+    k: int = 1  # Samples per image in the bounds: of z for each class, and of M1's z1.
+    # The bound is the logarithm of the mean of k weights, L_k, and not the mean of k log weights.
+    importance_weighted: bool = False
+    # KL in nats below which z, or M1's z1, in the minibatch's mean, gives no gradient.
+    free_bits: float = 0.0
+    # Weight of log p(z) - log q(z|.), or of the KL terms, in training; evaluation has 1.
+    kl_weight: float = 1.0
+    # Steps of each stage over which the KL weight rises from 0; 0 is off.
+    kl_warmup_steps: int = 0
     adam_epsilon: float = 1e-8  # Adam's epsilon.
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         "labels_per_class", "latent_dim", "hidden_units", "m1_latent_dim", "m1_hidden_units",
-        "adam_epsilon",
+        "adam_epsilon", "k",
     )  # fmt: skip
-    NOT_NEGATIVE: ClassVar[tuple[str, ...]] = ("alpha", "weight_precision")
+    NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
+        "alpha",
+        "weight_precision",
+        "free_bits",
+        "kl_weight",
+        "kl_warmup_steps",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,12 +153,19 @@ class SemiSupervisedVAE(GenerativeModel):
         encoder: layer with the call of `LabelledMLP`, from x and y to means and log sigmas of z.
         decoder: the same, from z and y to the parameters of p(x|y,z); of z1, means and log sigmas.
         num_examples: images of the training split, N.
-        m1: a VAE with one layer of Gaussian latents, or None.
+        m1: a VAE with one layer of Gaussian latents, or None. It learns by its own bound, k, free
+            bits and KL weight.
         m1_steps: steps in which it learns, before the others do.
         unlabelled: whether U is a part of the objective.
         labels_per_class: labelled images of each class.
         alpha: weight of the labelled images' mean -log q(y|x), for N = 1.
         weight_precision: of the weights' Gaussian prior; 0 is off.
+        k: samples of z in the bounds, for each image and class.
+        importance_weighted: the bound of a class is L_k, the logarithm of the mean of k weights,
+            and not the mean of k log weights; its KL is sampled.
+        free_bits: KL in nats below which z gives no gradient.
+        kl_weight: weight of log p(z) - log q(z|x,y), or of the KL terms, in training.
+        kl_warmup_steps: steps over which that weight rises from 0, from where `m1` stands still.
         likelihood: of images without `m1`, as for `VAE`.
         binarize: whether images in [0, 1] become a draw in {0, 1} at each use.
 
@@ -142,7 +174,13 @@ class SemiSupervisedVAE(GenerativeModel):
         DataError: if no image is left without a label.
     """
 
-    evaluations = ("classification.error", "likelihood.nll", "likelihood.reconstruction_error")
+    evaluations = (
+        "classification.error",
+        "likelihood.nll",
+        "likelihood.active_units",
+        "latents.kl_per_dimension",
+        "likelihood.reconstruction_error",
+    )
     needs = ("image", "label")
 
     def __init__(
@@ -158,11 +196,19 @@ class SemiSupervisedVAE(GenerativeModel):
         labels_per_class: int = 10,
         alpha: float = 0.1,
         weight_precision: float = 1.0,
+        k: int = 1,
+        importance_weighted: bool = False,
+        free_bits: float = 0.0,
+        kl_weight: float = 1.0,
+        kl_warmup_steps: int = 0,
         likelihood: str = "bernoulli",
         binarize: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        _objective.check_settings(
+            k=k, free_bits=free_bits, kl_weight=kl_weight, kl_warmup_steps=kl_warmup_steps
+        )
         logits = classifier.output_shape[1:]
         if len(logits) != 1 or logits[0] < 2:
             raise ValueError(
@@ -193,6 +239,8 @@ class SemiSupervisedVAE(GenerativeModel):
         self.labels_per_class, self.alpha = labels_per_class, alpha
         self.weight_precision, self.likelihood = weight_precision, likelihood
         self.binarize = binarize
+        self.k, self.importance_weighted = k, importance_weighted
+        self.free_bits, self.kl_weight, self.kl_warmup_steps = free_bits, kl_weight, kl_warmup_steps
         self.labelled_share = labelled / num_examples
         self.labelled = LabelledExamples(self, self.num_classes, labels_per_class, self.image_shape)
         if m1 is not None:
@@ -219,6 +267,11 @@ class SemiSupervisedVAE(GenerativeModel):
             "labels_per_class": self.labels_per_class,
             "alpha": self.alpha,
             "weight_precision": self.weight_precision,
+            "k": self.k,
+            "importance_weighted": self.importance_weighted,
+            "free_bits": self.free_bits,
+            "kl_weight": self.kl_weight,
+            "kl_warmup_steps": self.kl_warmup_steps,
             "likelihood": self.likelihood,
             "binarize": self.binarize,
             "name": self.name,
@@ -288,28 +341,70 @@ class SemiSupervisedVAE(GenerativeModel):
 
     # The objective.
 
-    def labelled_bound(self, x: tf.Tensor, label: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """-L(x, y) by one draw of z, in nats: for x [B, ...] with labels [B, K] it is [B].
+    def labelled_bound(
+        self,
+        x: tf.Tensor,
+        label: tf.Tensor,
+        seed: tf.Tensor,
+        kl_weight: tf.Tensor | float = 1.0,
+        shares: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """-L(x, y) by k draws of z, in nats.
 
-        With labels [K, 1, K], all classes, it is [K, B].
+        Args:
+            x: [B, ...].
+            label: [B, K], or [K, 1, K], which is all classes.
+            seed: int32 [2].
+            kl_weight: weight of log p(z) - log q(z|x,y), or of the KL.
+            shares: q(y|x) of all classes [K, B], by which their KLs are averaged for free bits.
+
+        Returns:
+            [B]; or [K, B] of all classes.
         """
         likelihood, kl = self._labelled_terms(x, label, seed)
-        return likelihood - math.log(self.num_classes) - kl
+        return self._bound(likelihood - math.log(self.num_classes), kl, kl_weight, shares)
 
     def _labelled_terms(
         self, x: tf.Tensor, label: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """log p(x|y, z) by one draw of z, and KL(q(z|x, y) || p(z))."""
-        style = self.style(x, label)
-        z = style.sample(seed=seed)
-        kl = tfd.kl_divergence(style, distributions.StandardGaussian(self.latent_dim))
-        return self.observation(z, label).log_prob(x), kl
+        """log p(x|y, z) of k draws of z, [k, ...], and KL(q(z|x, y) || p(z)), [...].
 
-    def unlabelled_bound(self, x: tf.Tensor, seed: tf.Tensor, training: bool = False) -> tf.Tensor:
+        With importance weights the KL is log q(z|x, y) - log p(z) of the draws: [k, ...] for k > 1.
+        """
+        style, prior = self.style(x, label), distributions.StandardGaussian(self.latent_dim)
+        z = style.sample([self.k] if self.k > 1 else [], seed=seed)
+        likelihood = self.observation(z, label).log_prob(x)
+        if self.importance_weighted:
+            kl = style.log_prob(z) - prior.log_prob(z)
+        else:
+            kl = tfd.kl_divergence(style, prior)
+        return likelihood if self.k > 1 else likelihood[tf.newaxis], kl
+
+    def _bound(
+        self,
+        likelihood: tf.Tensor,
+        kl: tf.Tensor,
+        kl_weight: tf.Tensor | float,
+        shares: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The bound of the two `_labelled_terms`, [...]; `shares` as for `labelled_bound`."""
+        kl = _objective.free(kl, self.free_bits, shares)
+        if self.importance_weighted:
+            return bounds.iwae(likelihood - kl_weight * kl)
+        return bounds.elbo(likelihood) - kl_weight * kl
+
+    def unlabelled_bound(
+        self,
+        x: tf.Tensor,
+        seed: tf.Tensor,
+        training: bool = False,
+        kl_weight: tf.Tensor | float = 1.0,
+    ) -> tf.Tensor:
         """-U(x), the sum over all classes, in nats: [B]."""
         log_q = tf.transpose(self.class_log_probs(x, training))
-        of_classes = self.labelled_bound(x, tf.eye(self.num_classes)[:, tf.newaxis], seed)
-        return tf.reduce_sum(tf.exp(log_q) * (of_classes - log_q), axis=0)
+        shares, of_all = tf.exp(log_q), tf.eye(self.num_classes)[:, tf.newaxis]
+        of_classes = self.labelled_bound(x, of_all, seed, kl_weight, shares)
+        return tf.reduce_sum(shares * (of_classes - log_q), axis=0)
 
     def stage_starts(self) -> tuple[int, ...]:
         """Where M1 stands still and what is upon it begins to learn, if there is an M1."""
@@ -320,7 +415,8 @@ class SemiSupervisedVAE(GenerativeModel):
 
         Logs "loss", "m1_bound" and "kl_z1" in M1's stage; else "loss", "labelled_bound" -L,
         "unlabelled_bound" -U (of z1 where there is an M1), "kl_z" of labelled examples,
-        "supervised_loss" -log q(y|x) and "labelled_error".
+        "supervised_loss" -log q(y|x) and "labelled_error". The bounds are those of the objective,
+        at the step's KL weight.
         """
         if self.m1 is not None and self.stage == 0:
             return self._m1_step(self.m1, batch["image"])
@@ -330,10 +426,12 @@ class SemiSupervisedVAE(GenerativeModel):
         )
         images, labels = self.labelled.draw(tf.shape(image)[0], self.noise_seed(_CHOICE))
         x, others = self.draw_x(images, x_of_labelled), self.draw_x(image, x_of_others)
+        kl_weight = self._kl_weight()
         with tf.GradientTape() as tape:
             one_hot = tf.one_hot(labels, self.num_classes)
             likelihood, kl = self._labelled_terms(x, one_hot, z_of_labelled)
-            labelled = tf.reduce_mean(likelihood - kl) - math.log(self.num_classes)
+            of_each = self._bound(likelihood, kl, kl_weight)
+            labelled = tf.reduce_mean(of_each) - math.log(self.num_classes)
             log_q = self.class_log_probs(x, training=True)
             supervised = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=log_q)
@@ -342,19 +440,25 @@ class SemiSupervisedVAE(GenerativeModel):
             logs = {"labelled_bound": labelled, "supervised_loss": supervised}
             logs["kl_z"] = tf.reduce_mean(kl)
             if self.unlabelled:
-                bound = tf.reduce_mean(self.unlabelled_bound(others, z_of_others, training=True))
+                of_each = self.unlabelled_bound(others, z_of_others, True, kl_weight)
+                bound = tf.reduce_mean(of_each)
                 loss -= (1.0 - self.labelled_share) * bound
                 logs["unlabelled_bound"] = bound
         self.minimize("m2", loss, tape)
         return {"loss": loss, **logs, "labelled_error": _error(labels, log_q)}
 
+    def _kl_weight(self) -> tf.Tensor | float:
+        step = self.current_step - max((0, *self.stage_starts()))
+        return schedules.warmup(self.kl_weight, self.kl_warmup_steps, step)
+
     def _m1_step(self, m1: vae.VAE, image: tf.Tensor) -> dict[str, tf.Tensor]:
         of_pixels, of_z1 = tf.unstack(stateless.split(self.noise_seed(_M1), 2))
         image = self.draw_pixels(image, of_pixels)
+        kl_weight = schedules.warmup(m1.kl_weight, m1.kl_warmup_steps, self.current_step)
         with tf.GradientTape() as tape:
-            inference = m1.infer(image, 1, of_z1, training=True)
+            inference = m1.infer(image, m1.k, of_z1, training=True)
             terms = m1.log_terms(image, inference, training=True)
-            bound = tf.reduce_mean(m1.bound(terms, 1.0))
+            bound = tf.reduce_mean(m1.bound(terms, kl_weight))
             loss = self._prior("m1") - bound
         self.minimize("m1", loss, tape)
         mean = inference.posteriors[0].mean()
@@ -377,7 +481,10 @@ class SemiSupervisedVAE(GenerativeModel):
         return self.weight_precision / self.num_examples * norm
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Logs -elbo as "loss", "elbo", "likelihood" and "kl", and "error", the classifier's."""
+        """Logs -elbo as "loss", "elbo", "likelihood" and "kl", and "error", the classifier's.
+
+        By one draw of all latents, the class too, and the full KL weight.
+        """
         of_pixels, of_terms = tf.unstack(stateless.split(self.noise_seed(), 2))
         terms = self.importance_terms(self.draw_pixels(batch["image"], of_pixels), 1, of_terms)
         means = {name: tf.reduce_mean(value) for name, value in terms.items()}
@@ -420,6 +527,30 @@ class SemiSupervisedVAE(GenerativeModel):
             kl += inference.log_q[0] - likelihood
             likelihood = self.m1.observation(x).log_prob(image)
         return {"log_weight": likelihood - kl, "likelihood": likelihood, "kl": kl}
+
+    def factors(
+        self, image: tf.Tensor, seed: tf.Tensor
+    ) -> list[tuple[tfd.Distribution, tfd.Distribution]]:
+        """q and p of z given the most probable class; of z1, then of z, with an M1.
+
+        They are given one draw of what they depend on, the pixels of images in [0, 1] among it.
+        q(z1|x), p(z1|y,z) and q(z|x,y) have the batch shape [B], p(z) has [].
+        """
+        of_pixels, of_z1, of_z = tf.unstack(stateless.split(seed, 3))
+        pixels = self.draw_pixels(image, of_pixels)
+        label, x, lower = self._label(pixels), pixels, None
+        if self.m1 is not None:
+            inference = self.m1.infer(pixels, 1, of_z1)
+            x, lower = inference.latents[0][0], inference.posteriors[0]
+        style = self.style(x, label)
+        found = [(style, distributions.StandardGaussian(self.latent_dim))]
+        if lower is None:
+            return found
+        return [(lower, self.observation(style.sample(seed=of_z), label)), *found]
+
+    def posterior_means(self, image: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Means of the q of `factors`: [B, d] each."""
+        return [q.mean() for q, _ in self.factors(image, seed)]
 
     # Using a trained model. Images are in [0, 1].
 
@@ -538,7 +669,14 @@ def _m1(image_shape: tuple[int, ...], hparams: HParams) -> vae.VAE:
         _mlp(below, hparams.m1_hidden_units, above, hparams.seed + 20 + i, f"m1_{name}")
         for i, (name, (below, above)) in enumerate(sizes.items())
     ]
-    return vae.VAE(*networks, likelihood=hparams.likelihood)
+    bound: dict[str, Any] = {
+        "k": hparams.k,
+        "free_bits": hparams.free_bits,
+        "kl_weight": hparams.kl_weight,
+        "kl_warmup_steps": hparams.kl_warmup_steps,
+    }
+    cls = iwae.IWAE if hparams.importance_weighted else vae.VAE
+    return cls(*networks, likelihood=hparams.likelihood, **bound)
 
 
 def _mlp(
@@ -580,6 +718,11 @@ def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
         labels_per_class=hparams.labels_per_class,
         alpha=hparams.alpha,
         weight_precision=hparams.weight_precision,
+        k=hparams.k,
+        importance_weighted=hparams.importance_weighted,
+        free_bits=hparams.free_bits,
+        kl_weight=hparams.kl_weight,
+        kl_warmup_steps=hparams.kl_warmup_steps,
         likelihood=hparams.likelihood,
         binarize=hparams.draws_pixels,
     )

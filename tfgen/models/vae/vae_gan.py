@@ -11,6 +11,10 @@ and over the layer, means over the batch; D(x) = sigmoid of the logit):
     generator:      gamma llike - GAN       (the decoder)
     discriminator:  GAN
 
+The encoder's prior has a weight, `kl_weight`, which is 1 or rises to it; with `free_bits` it gives
+no gradient while the KL, in the mean over the minibatch, is below so many nats. There is no
+importance weighted bound: llike is of features that move with D, so its weights bound no p(x).
+
 llike is -log N(Dis_l(x); Dis_l(Dec(z)), I) but for a constant. With another objective than minimax
 its two losses take the place of GAN and -GAN. All three move from the same point, unless the
 balance of D and the generator makes one wait. With c_x = -log D(x) and c_f the mean of
@@ -19,8 +23,15 @@ balance of D and the generator makes one wait. With c_x = -log D(x) and c_f the 
     D moves unless          c_x or c_f < equilibrium - margin,
     the generator unless    c_x or c_f > equilibrium + margin, and both if neither would.
 
-The paper's three other columns are forms of the same networks: `vae_dis` learns by prior + llike
-alone beside a discriminator that it does not fool, `vae` by the ELBO with pixels, `gan` is a GAN.
+The paper's three other columns are forms of the same networks: `vae` learns by the ELBO with
+pixels, `gan` is a GAN, and `vae_dis`, VAE_Dis-l, has two stages. First another generator G and D
+play
+
+    GAN = -log D(x) - log(1 - D(G(z_p)));
+
+then D stands still, and the encoder and the decoder, both new, learn by
+
+    encoder, decoder:    prior + llike
 
 Reference: A. B. L. Larsen, S. K. Soenderby, H. Larochelle, O. Winther. Autoencoding beyond pixels
 using a learned similarity metric. ICML 2016: section 2.3 (llike, and which error reaches which
@@ -33,7 +44,7 @@ Differs from the paper:
   * DCGAN's networks for any image size; Dis_l is the last hidden map, normed and through its ReLU,
     where the published code has that convolution's plain output.
   * RMSprop's decay is 0.99, with 1e-8 added to the root; the published code's is 0.9.
-  * `vae_dis` trains its discriminator beside it, where the paper takes a trained GAN's.
+  * One run trains the GAN of `vae_dis` in its first stage (`gan_part`), the VAE in its second.
   * The flagfiles for digits and MNIST have the non-saturating loss, as the minimax one gives no
     gradient where D is sure, and gamma 1e-2: few features of small images weigh little.
   * `vae` has a Bernoulli likelihood of grey values, where the paper has a Gaussian.
@@ -51,7 +62,7 @@ from tensorflow_probability import distributions as tfd
 from tfgen import distributions
 from tfgen.data import DataSpec
 from tfgen.models.gan import _players, gan, mdgan
-from tfgen.models.vae import vae
+from tfgen.models.vae import _objective, vae
 from tfgen.training import schedules, strategies
 from tfgen.training.model import GenerativeModel
 
@@ -67,19 +78,32 @@ class HParams(gan.HParams):
     optimizer: gan.Optimizer = "rmsprop"  # Of all players.
     objective: gan.Objective = "minimax"  # Pair of losses.
     latent_dim: int = 128  # Dimensions of the latents.
-    # The whole; or, to compare with, the VAE by D's features without the game, the VAE by pixels
-    # or the GAN of the same networks.
+    # The whole; or, to compare with, the VAE by the features of a trained GAN's D, the VAE by
+    # pixels or the GAN of the same networks.
     form: Literal["vae_gan", "vae_dis", "vae", "gan"] = "vae_gan"
+    gan_part: float = 0.5  # Part of the run in which the GAN of --form=vae_dis learns.
     similarity_layer: str = "features"  # D's layer that measures errors of reconstruction.
     similarity_weight: float = 1e-6  # Gamma, weight of these errors in the decoder's loss.
     equilibrium: float = 0.68  # D's cross-entropy on real and on fake when players are balanced.
     # Distance from it at which the stronger player waits; none is off.
     margin: float | None = 0.35
+    # KL in nats below which the latents, in the minibatch's mean, give no gradient.
+    free_bits: float = 0.0
+    kl_weight: float = 1.0  # Weight of the KL in the encoder's loss.
+    kl_warmup_steps: int = 0  # Steps over which the KL weight rises from 0; 0 is off.
 
-    NOT_NEGATIVE = ("similarity_weight", "equilibrium", "margin")
+    NOT_NEGATIVE = (
+        "similarity_weight",
+        "equilibrium",
+        "margin",
+        "free_bits",
+        "kl_weight",
+        "kl_warmup_steps",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check("gan_part", lambda v: 0 < v < 1, "between 0 and 1")
         if self.latents != "normal":
             raise ValueError(f"--latents must be normal for a VAE. Received: {self.latents}")
         if self.feature_matching_layer is not None:
@@ -107,7 +131,8 @@ class HParams(gan.HParams):
     @property
     def learns_more(self) -> bool:
         """Whether the decoder learns from reconstructions."""
-        return self.form == "vae" or (self.form != "gan" and self.similarity_weight > 0)
+        by_features = self.form == "vae_gan" and self.similarity_weight > 0
+        return self.form in ("vae", "vae_dis") or by_features
 
     @property
     def image_range(self) -> str:
@@ -131,6 +156,9 @@ class VAEGAN(gan.GAN):
         similarity_weight: gamma, weight of these errors in the generator's loss.
         equilibrium: cross-entropy of D on real and on fake examples that is balanced.
         margin: distance from it at which the stronger player waits; None is off.
+        free_bits: KL in nats below which the latents give no gradient.
+        kl_weight: weight of the KL in the encoder's loss.
+        kl_warmup_steps: steps over which that weight rises from 0.
         **kwargs: further arguments of `GAN`.
 
     Raises:
@@ -150,9 +178,15 @@ class VAEGAN(gan.GAN):
         similarity_weight: float = 1e-6,
         equilibrium: float = 0.68,
         margin: float | None = 0.35,
+        free_bits: float = 0.0,
+        kl_weight: float = 1.0,
+        kl_warmup_steps: int = 0,
         **kwargs: Any,
     ):
         super().__init__(generator, discriminator, objective=objective, **kwargs)
+        _objective.check_settings(
+            free_bits=free_bits, kl_weight=kl_weight, kl_warmup_steps=kl_warmup_steps
+        )
         ends = encoder.input_shape[1:], encoder.output_shape[1:]
         wanted = generator.output_shape[1:], (2 * self.latent_dim,)
         if ends != wanted:
@@ -175,6 +209,7 @@ class VAEGAN(gan.GAN):
         self.remember("encoder", encoder)
         self.similarity_layer, self.similarity_weight = similarity_layer, similarity_weight
         self.equilibrium, self.margin = equilibrium, margin
+        self.free_bits, self.kl_weight, self.kl_warmup_steps = free_bits, kl_weight, kl_warmup_steps
         self._see = gan.body(discriminator, similarity_layer, "similarity_layer")
 
     def get_config(self) -> dict[str, Any]:
@@ -186,6 +221,9 @@ class VAEGAN(gan.GAN):
             "similarity_weight": self.similarity_weight,
             "equilibrium": self.equilibrium,
             "margin": self.margin,
+            "free_bits": self.free_bits,
+            "kl_weight": self.kl_weight,
+            "kl_warmup_steps": self.kl_warmup_steps,
         }
 
     def players(self) -> dict[str, list[keras.Variable]]:
@@ -212,10 +250,7 @@ class VAEGAN(gan.GAN):
         wanted, found, _ = tf.split(tf.cast(seen, tf.float32), 3)
         on_real, on_back, on_fake = tf.split(tf.cast(logits, tf.float32), 3)
 
-        standard = distributions.StandardGaussian(self.latent_dim)
-        prior = tf.reduce_mean(tfd.kl_divergence(posterior, standard))
-        error = 0.5 * tf.square(wanted - found)
-        llike = tf.reduce_mean(tf.reduce_sum(error, axis=range(1, error.shape.rank)))
+        prior, llike = self.prior(posterior), _error(wanted, found)
         game = _of_both(lambda fake: self.losses_of.discriminator(on_real, fake), on_back, on_fake)
         fooling = _of_both(self.losses_of.generator, on_back, on_fake)
         logs = {
@@ -234,10 +269,21 @@ class VAEGAN(gan.GAN):
             penalty, of_penalty = self.penalty_term(real, tf.split(made, 2)[1])
             game, logs = game + penalty, {**logs, **of_penalty}
         return {
-            "encoder": prior + llike,
+            "encoder": self._weighed(prior, llike),
             "generator": self.similarity_weight * llike + self.adversarial_weight * fooling,
             "discriminator": game,
         }, logs
+
+    def prior(self, posterior: tfd.Distribution) -> tf.Tensor:
+        """KL(q(z|x) || N(0, I)), mean over the batch, in nats."""
+        standard = distributions.StandardGaussian(self.latent_dim)
+        return tf.reduce_mean(tfd.kl_divergence(posterior, standard))
+
+    def _weighed(self, prior: tf.Tensor, llike: tf.Tensor) -> tf.Tensor:
+        """The encoder's loss: the KL by its weight, without its gradient if free, and llike."""
+        step = self.current_step - max((0, *self.stage_starts()))
+        weight = schedules.warmup(self.kl_weight, self.kl_warmup_steps, step)
+        return weight * _objective.free(prior, self.free_bits) + llike
 
     def discriminator_loss(
         self, batch: dict[str, tf.Tensor]
@@ -306,6 +352,123 @@ def _of_both(
     return 0.5 * (tf.reduce_mean(loss_of(on_back)) + tf.reduce_mean(loss_of(on_fake)))
 
 
+def _error(wanted: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+    """1/2 |.|^2 of the difference of activations [B, ...], mean over the batch."""
+    error = 0.5 * tf.square(wanted - found)
+    return tf.reduce_mean(tf.reduce_sum(error, axis=range(1, error.shape.rank)))
+
+
+@keras.saving.register_keras_serializable("tfgen")
+class VAEDis(VAEGAN):
+    """VAE_Dis-l: a VAE by the features of a discriminator that a GAN has trained before.
+
+    Args:
+        generator: the VAE's decoder, as for `GAN`.
+        discriminator: as for `GAN`.
+        encoder: as for `VAEGAN`.
+        rival: the GAN's generator, of the same inputs and outputs as `generator`.
+        gan_steps: steps in which it and the discriminator play, before the VAE learns.
+        **kwargs: further arguments of `VAEGAN`. There is nothing that `similarity_weight`,
+            `adversarial_weight`, `equilibrium` and `margin` would weigh or hold up.
+
+    Raises:
+        ValueError: if the networks do not fit together, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        discriminator: keras.Model,
+        encoder: keras.Model,
+        rival: keras.Model,
+        *,
+        gan_steps: int = 10_000,
+        **kwargs: Any,
+    ):
+        super().__init__(generator, discriminator, encoder, **kwargs)
+        wanted, found = (
+            (network.input_shape[1:], network.output_shape[1:]) for network in (generator, rival)
+        )
+        if found != wanted:
+            raise ValueError(
+                f"the rival must map {wanted[0]} to {wanted[1]}, as the generator does. "
+                f"Received: {found[0]} to {found[1]}"
+            )
+        if gan_steps < 1:
+            raise ValueError(f"gan_steps must be more than 0. Received: gan_steps={gan_steps}")
+        self.rival, self.gan_steps = rival, gan_steps
+        self.remember("rival", rival)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `__init__`, networks included."""
+        rival = keras.saving.serialize_keras_object(self.rival)
+        return {**super().get_config(), "rival": rival, "gan_steps": self.gan_steps}
+
+    def players(self) -> dict[str, list[keras.Variable]]:
+        """Those of `VAEGAN`, and the rival."""
+        return {**super().players(), "rival": self.rival.trainable_variables}
+
+    def stage_starts(self) -> tuple[int, ...]:
+        """Where the discriminator stands still and the VAE begins to learn."""
+        return (self.gan_steps,)
+
+    def updates(self, player: str, steps: int) -> int:
+        """How often a player moves in the first train steps and their extra steps."""
+        of_game = min(steps, self.gan_steps)
+        if player in ("generator", "encoder"):
+            return steps - of_game
+        return super().updates(player, of_game)
+
+    def extra_steps(self, step: Any) -> Any:
+        """Those of `GAN` in the first stage alone."""
+        more = super().extra_steps(step)
+        return tf.where(step < self.gan_steps, more, 0) if more else 0
+
+    def moves(self, logs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Nobody waits."""
+        return {}
+
+    def game_losses(
+        self, batch: dict[str, tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """The losses of the GAN's two players in the first stage, and what is logged."""
+        real = self.reals(batch)
+        drawn = self.draw_latents(tf.shape(real)[0], self.noise_seed(gan.FOR_G))
+        fake = tf.cast(self.rival(drawn, training=True), tf.float32)
+        on_real, on_fake = tf.split(self.judge(tf.concat([real, fake], axis=0)), 2)
+        loss, logs = self.game(real, fake, on_real, on_fake)
+        fooling = tf.reduce_mean(self.losses_of.generator(on_fake))
+        logs |= {"generator_loss": fooling, "spread": self.share_of_spread(fake, batch)}
+        return {"discriminator": loss, "rival": fooling}, logs
+
+    def discriminator_loss(
+        self, batch: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The discriminator's part of `game_losses`, for its extra steps."""
+        losses, logs = self.game_losses(batch)
+        return losses["discriminator"], logs
+
+    def losses(
+        self, batch: dict[str, tf.Tensor], training: bool = True
+    ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """The losses of encoder and decoder in the second stage, and what is logged."""
+        real = self.reals(batch)
+        posterior = self.posterior(real, training)
+        code = posterior.sample(seed=self.noise_seed(_POSTERIOR))
+        made = tf.cast(self.generator(code, training=training), tf.float32)
+        seen, _ = self._see(tf.concat([real, made], axis=0), training=False)  # as D was left
+        llike = _error(*tf.split(tf.cast(seen, tf.float32), 2))
+        prior = self.prior(posterior)
+        losses = {"encoder": self._weighed(prior, llike), "generator": llike}
+        return losses, {"prior": prior, "llike": llike}
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One move of the GAN's two players, or in the second stage of encoder and decoder."""
+        if self.stage == 0:
+            return self.move(("rival", "discriminator"), self.game_losses, batch)
+        return self.move(("encoder", "generator"), self.losses, batch)
+
+
 @keras.saving.register_keras_serializable("tfgen")
 class PixelVAE(vae.VAE):
     """The VAE to compare with: evaluated by what a VAE/GAN is, which has no likelihood."""
@@ -320,6 +483,12 @@ def _without_tanh(generator: keras.Sequential) -> keras.Sequential:
     return keras.Sequential.from_config(config)
 
 
+def _of_kl(hparams: HParams) -> dict[str, Any]:
+    """Arguments of `VAEGAN` and `VAE` alike."""
+    names = ("free_bits", "kl_weight", "kl_warmup_steps")
+    return {name: getattr(hparams, name) for name in names}
+
+
 def build(hparams: HParams, data_spec: DataSpec) -> GenerativeModel:
     """The networks that the flags ask for in their form, compiled and ready to train."""
     shape = _players.event_shape(hparams, data_spec)
@@ -331,23 +500,25 @@ def build(hparams: HParams, data_spec: DataSpec) -> GenerativeModel:
     own = mdgan.encoders_hparams(hparams)
     encoder = mdgan.encoder(_players.networks(shape, own)[1], 2 * hparams.latent_dim, own.seed)
     if hparams.form == "vae":
-        pixels = PixelVAE(encoder, _without_tanh(generator))
+        pixels = PixelVAE(encoder, _without_tanh(generator), **_of_kl(hparams))
         rate = schedules.learning_rate(hparams, hparams.total_steps(data_spec.train_size))
         pixels.compile(_players.optimizer(hparams, rate), **hparams.compile_options())
         return pixels
 
-    slots = gan.slots(hparams)
-    weight = hparams.similarity_weight
+    settings = {
+        "similarity_layer": hparams.similarity_layer,
+        "similarity_weight": hparams.similarity_weight,
+        "equilibrium": hparams.equilibrium,
+        "margin": hparams.margin,
+        **_of_kl(hparams),
+        **gan.slots(hparams),
+    }
+    model: VAEGAN
     if hparams.form == "vae_dis":
-        weight, slots["adversarial_weight"] = 1.0, 0.0
-    model = VAEGAN(
-        generator,
-        discriminator,
-        encoder,
-        similarity_layer=hparams.similarity_layer,
-        similarity_weight=weight,
-        equilibrium=hparams.equilibrium,
-        margin=hparams.margin,
-        **slots,
-    )
+        total = hparams.total_steps(data_spec.train_size)
+        steps = max(1, min(round(hparams.gan_part * total), total - 1))
+        rival = _players.networks(shape, hparams)[0]
+        model = VAEDis(generator, discriminator, encoder, rival, gan_steps=steps, **settings)
+    else:
+        model = VAEGAN(generator, discriminator, encoder, **settings)
     return _players.compile(model, hparams, data_spec.train_size)
