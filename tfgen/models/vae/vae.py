@@ -49,7 +49,7 @@ from tfgen import distributions, hparams, stateless
 from tfgen.bijectors.flow import Order
 from tfgen.data import DataSpec
 from tfgen.losses import bounds
-from tfgen.models.vae import _diagnosis, _slots
+from tfgen.models.vae import _diagnosis, _objective, _slots
 from tfgen.models.vae._slots import (
     GaussianPosterior,
     Likelihood,
@@ -59,7 +59,7 @@ from tfgen.models.vae._slots import (
     StandardPrior,
 )
 from tfgen.networks.mlp import mlp
-from tfgen.training import optimizers, schedules, strategies
+from tfgen.training import optimizers, schedules
 from tfgen.training.model import GenerativeModel, deserialize
 
 LIKELIHOODS = _slots.LIKELIHOODS
@@ -506,8 +506,7 @@ class VAE(GenerativeModel):
     def _free(self, ratio: tf.Tensor) -> tf.Tensor:
         if not self.free_bits:
             return ratio
-        kl = strategies.mean_over_replicas(tf.reduce_mean(-ratio))
-        return tf.where(kl < self.free_bits, tf.stop_gradient(ratio), ratio)
+        return -_objective.free(-ratio, self.free_bits)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the only player, "model"; logs "loss", "elbo", "likelihood" and "kl".
