@@ -47,6 +47,14 @@ def test_in_a_plain_keras_model_saved_and_reloaded(tmp_path) -> None:
     np.testing.assert_array_equal(twin.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
 
 
+def test_small_initial_weights_are_gaussian_and_saved() -> None:
+    layer = LabelledMLP((20, 20), 4, (300,), (200,), stddev=1e-3)
+    for kernel in (*(dense.kernel for dense in layer.dense), layer.of_label.kernel):
+        np.testing.assert_allclose(np.std(kernel), 1e-3, rtol=0.1)
+    assert LabelledMLP.from_config(layer.get_config()).stddev == 1e-3
+    assert np.std(LabelledMLP((20, 20), 4, (300,), (200,)).dense[0].kernel) > 0.03  # Glorot's
+
+
 def test_no_hidden_layer_is_named() -> None:
     with pytest.raises(ValueError, match=r"one hidden layer at least. Received: \(\)"):
         LabelledMLP((3,), 2, (), (1,))

@@ -1,12 +1,20 @@
 """A multilayer perceptron of a vector or an image and a label."""
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+
+def initializer(stddev: float | None) -> Callable[..., keras.initializers.Initializer]:
+    """Makes initialisers from a `seed`: of a Gaussian, or Glorot's uniform one without `stddev`."""
+    if stddev is None:
+        return keras.initializers.GlorotUniform
+    return functools.partial(keras.initializers.RandomNormal, stddev=stddev)
 
 
 @keras.saving.register_keras_serializable("tfgen")
@@ -24,7 +32,8 @@ class LabelledMLP(keras.layers.Layer):
         num_classes: of the labels.
         units: width of each hidden layer.
         output_shape: of one output.
-        seed: int, of the initial weights (Glorot's); biases begin as 0.
+        stddev: of the initial weights, which are Gaussian; None makes them Glorot's uniform ones.
+        seed: int, of the initial weights; biases begin as 0.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
@@ -37,6 +46,7 @@ class LabelledMLP(keras.layers.Layer):
         num_classes: int,
         units: Sequence[int],
         output_shape: Sequence[int],
+        stddev: float | None = None,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -45,7 +55,7 @@ class LabelledMLP(keras.layers.Layer):
             raise ValueError(f"units need one hidden layer at least. Received: {units}")
         self.event_shape, self.shape_out = tuple(event_shape), tuple(output_shape)
         self.num_classes, self.units = num_classes, tuple(units)
-        self.seed = seed
+        self.stddev, self.seed = stddev, seed
         self.size_in = math.prod(self.event_shape)
         sizes = [self.size_in, *self.units, math.prod(self.shape_out)]
         self.dense = [self._dense(i, *pair) for i, pair in enumerate(itertools.pairwise(sizes))]
@@ -53,7 +63,7 @@ class LabelledMLP(keras.layers.Layer):
         self.built = True
 
     def _dense(self, index: int, size: int, units: int, **kwargs: Any) -> keras.layers.Dense:
-        init = keras.initializers.GlorotUniform(seed=self.seed * 1000 + index)
+        init = initializer(self.stddev)(seed=self.seed * 1000 + index)
         layer = keras.layers.Dense(
             units, kernel_initializer=init, dtype=self.dtype_policy, **kwargs
         )
@@ -78,5 +88,6 @@ class LabelledMLP(keras.layers.Layer):
             "num_classes": self.num_classes,
             "units": self.units,
             "output_shape": self.shape_out,
+            "stddev": self.stddev,
             "seed": self.seed,
         }

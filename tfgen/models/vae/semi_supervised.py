@@ -36,8 +36,9 @@ figures), table 1. The prior of the weights (of all but biases), the threshold o
 and M2's 300 hidden units at 100 labels upon M1 are those of the authors' code.
 
 Differs from the paper:
-  * Glorot weights, where the paper draws them from N(0, 0.001^2): by these M1, with its two hidden
-    layers, stayed where its latents tell nothing.
+  * M1 has Glorot weights, where the paper draws all from N(0, 0.001^2): by these M1, with its two
+    hidden layers, stayed where its latents tell nothing. M2 wants the paper's: by Glorot's its
+    style tells all of an image before the classes mean anything, and no class is ever heard.
   * One run trains M1 in its first stage (`m1_part`) and what is upon it in the second.
   * M1's classifier is the network q(y|z1), where the paper has a transductive SVM.
   * Every step takes as many labelled images as others (all, if they are fewer), where the paper
@@ -57,7 +58,7 @@ from tensorflow_probability import distributions as tfd
 
 from tfgen import distributions, hparams, stateless
 from tfgen.data import DataError, DataSpec
-from tfgen.layers.labelled_mlp import LabelledMLP
+from tfgen.layers.labelled_mlp import LabelledMLP, initializer
 from tfgen.losses import bounds
 from tfgen.models.vae import _diagnosis, _objective, iwae, vae
 from tfgen.networks.mlp import mlp
@@ -83,6 +84,8 @@ class HParams(hparams.HParams):
     alpha: float = 0.1  # Weight of the labelled images' mean -log q(y|x), for N = 1.
     latent_dim: int = 50  # Dimensions of the style z; of z2 upon M1.
     hidden_units: tuple[int, ...] = (500,)  # Widths of q(y|x), q(z|x,y) and p(x|y,z) alike.
+    # Standard deviation of the initial weights of all but M1; none is Glorot's.
+    init_stddev: float | None = 1e-3
     m1_latent_dim: int = 50  # Dimensions of M1's z1.
     m1_hidden_units: tuple[int, ...] = (600, 600)  # Widths of M1's encoder and decoder.
     m1_part: float = 0.4  # Part of the run in which M1 learns; what is upon it learns in the rest.
@@ -105,7 +108,7 @@ class HParams(hparams.HParams):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         "labels_per_class", "latent_dim", "hidden_units", "m1_latent_dim", "m1_hidden_units",
-        "adam_epsilon", "k",
+        "adam_epsilon", "k", "init_stddev",
     )  # fmt: skip
     NOT_NEGATIVE: ClassVar[tuple[str, ...]] = (
         "alpha",
@@ -680,9 +683,17 @@ def _m1(image_shape: tuple[int, ...], hparams: HParams) -> vae.VAE:
 
 
 def _mlp(
-    below: Sequence[int], units: Sequence[int], above: Sequence[int], seed: int, name: str
+    below: Sequence[int],
+    units: Sequence[int],
+    above: Sequence[int],
+    seed: int,
+    name: str,
+    stddev: float | None = None,
 ) -> keras.Sequential:
-    return mlp(below, units, above, activation="softplus", seed=seed, name=name)
+    return mlp(
+        below, units, above,
+        activation="softplus", initializer=initializer(stddev), seed=seed, name=name,
+    )  # fmt: skip
 
 
 def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
@@ -706,9 +717,10 @@ def build(hparams: HParams, data_spec: DataSpec) -> SemiSupervisedVAE:
     total = hparams.total_steps(data_spec.train_size)
     m1_steps = 0 if m1 is None else min(max(1, round(hparams.m1_part * total)), total - 1)
     units, seed = hparams.hidden_units, hparams.seed
-    arguments: dict[str, Any] = {"num_classes": classes, "units": units}
+    stddev = hparams.init_stddev
+    arguments: dict[str, Any] = {"num_classes": classes, "units": units, "stddev": stddev}
     model = SemiSupervisedVAE(
-        _mlp(x_shape, units, (classes,), seed, "classifier"),
+        _mlp(x_shape, units, (classes,), seed, "classifier", stddev),
         LabelledMLP(x_shape, output_shape=(2 * hparams.latent_dim,), seed=seed + 10, **arguments),
         LabelledMLP((hparams.latent_dim,), output_shape=parameters, seed=seed + 11, **arguments),
         num_examples=data_spec.train_size,
