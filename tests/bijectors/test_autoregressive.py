@@ -1,5 +1,8 @@
 """MAF and IAF: inverses, log-dets against the Jacobian, order, densities, precision, files."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -197,6 +200,22 @@ def test_settling_takes_the_statistics_of_the_whole_set_block_by_block() -> None
     flow.settle(lambda: [(x[:25], None), (x[25:], None)])
     at_once = flow.bijector(training=True)
     np.testing.assert_allclose(flow.bijector().inverse(x), at_once.inverse(x), atol=1e-4)
+
+
+def test_settling_leaves_nothing_of_the_set_in_memory() -> None:
+    flow, batches = random_flow(2, batch_norm=True, blocks=2), [points(3, 2), points(4, 2)]
+    flow.settle(lambda: [(x, None) for x in batches])
+    gc.collect()
+    gc.disable()  # What waits in cycles for a collection is memory of which Python knows little.
+    try:
+        before = sum(isinstance(found, tf.Tensor) for found in gc.get_objects())
+        seen = [weakref.ref(x) for x in batches]
+        flow.settle(lambda: [(x, None) for x in batches])
+        batches.clear()
+        assert [ref() for ref in seen] == [None, None]
+        assert sum(isinstance(found, tf.Tensor) for found in gc.get_objects()) <= before
+    finally:
+        gc.enable()
 
 
 def test_saved_and_reloaded_as_a_layer(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """A stack of autoregressive blocks as one Keras layer, which hands out its bijector."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -94,6 +95,10 @@ class AutoregressiveFlow(keras.layers.Layer):
             FlowBatchNormalization(dimensions, name=f"norm_{block + 1}")
             for block in range(blocks if batch_norm else 0)
         ]
+        self._passes = [
+            tf.function(functools.partial(self._pass, index), reduce_retracing=True)
+            for index in range(len(self.norms))
+        ]
         self.built = True
 
     def _ranks(self, block: int) -> list[int]:
@@ -140,25 +145,35 @@ class AutoregressiveFlow(keras.layers.Layer):
     def settle(self, batches: Callable[[], Any]) -> None:
         """Sets the statistics of batch normalisation to those of a whole data set.
 
+        Each block's need those of the blocks before, so that the set, as the blocks before it give
+        it, is kept in memory while one after the other sees it.
+
         Args:
             batches: gives an iterable over pairs of float32 [B, d] and their context, None where
-                there is none; the same each time. It is gone through once for each block, since a
-                block's statistics need those of the blocks before.
+                there is none.
         """
+        seen = list(batches()) if self.norms else []
         for index, norm in enumerate(self.norms):
             total, squares, count = 0.0, 0.0, 0
-            for x, context in batches():
-                for block in range(index + 1):
-                    conditioner = _Conditioner(self.networks[block], context)
-                    x = MaskedAutoregressive(conditioner).inverse(x)
-                    if block < index:
-                        x = self.norms[block](x)
-                wide = tf.cast(x, tf.float64)
-                total += tf.reduce_sum(wide, 0)
-                squares += tf.reduce_sum(wide**2, 0)
-                count += int(x.shape[0])
+            for batch, (x, context) in enumerate(seen):
+                x, of_batch, of_squares = self._passes[index](x, context)
+                seen[batch] = x, context
+                total, squares, count = total + of_batch, squares + of_squares, count + len(x)
             mean = total / count
             norm.settle(tf.cast(mean, tf.float32), tf.cast(squares / count - mean**2, tf.float32))
+
+    def _pass(
+        self, index: int, x: tf.Tensor, context: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What a block makes of what the one before made, before its own batch norm; its sums.
+
+        In a graph: eager bijectors keep what they have seen until Python collects its cycles.
+        """
+        if index:
+            x = self.norms[index - 1](x)
+        x = MaskedAutoregressive(_Conditioner(self.networks[index], context)).inverse(x)
+        wide = tf.cast(x, tf.float64)
+        return x, tf.reduce_sum(wide, 0), tf.reduce_sum(wide**2, 0)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `__init__`."""
