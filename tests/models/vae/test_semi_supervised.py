@@ -459,10 +459,11 @@ def rows_of_light(count: int) -> dict[str, np.ndarray]:
 def test_it_learns_classes_from_few_labels() -> None:
     data = rows_of_light(600)
     errors = {}
+    # By the default's small weights M2 finds parts of these data that are no classes before one
+    # label of each can name them: its error is 0.29 here, and stays.
+    rest = {"labels_per_class": 1, "hidden_units": (32,), "init_stddev": None}
     for stack in ("supervised", "m2"):
-        hparams = flags(
-            stack=stack, labels_per_class=1, hidden_units=(32,), batch_size=60, steps=400
-        )
+        hparams = flags(stack=stack, batch_size=60, steps=400, **rest)
         model = semi_supervised.build(hparams, spec(size=600))
         dataset = tf.data.Dataset.from_tensor_slices(data).batch(60)
         model.adapt(dataset)
