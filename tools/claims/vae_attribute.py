@@ -21,17 +21,18 @@ from tools.claims._common import SEEDS, each, seeds_of, text, values
 DATA = ("digits", "mnist")
 MODELS = {"layered": "true", "plain": "false"}
 FACES = ("cmu_faces", "faces_keypoints")
+SIDES = {"small": 32, "paper": 64}  # Of faces.
+EVALUATION = ("--k=50",)  # 10,000 images take hours by many more.
 
 
 def rows(budget: str) -> list[Run]:
     """Layered digits and MNIST with and without layers, and faces without."""
-    del budget  # there is one
     faces = [
         Run(
             f"{data}_seed{s}",
             f"attribute_{data}.cfg",
-            (f"--data=folder:{FOLDERS}/{data}", f"--seed={s}"),
-            (),
+            (f"--data=folder:{FOLDERS}/{data}", f"--image_size={SIDES[budget]}", f"--seed={s}"),
+            EVALUATION,
             s,
         )
         for data in FACES
@@ -42,7 +43,7 @@ def rows(budget: str) -> list[Run]:
             f"{model}_{data}_seed{s}",
             f"attribute_layered_{data}.cfg",
             (f"--layered={flag}", f"--seed={s}"),
-            () if data == "digits" else ("--k=50",),  # 10,000 images take hours by more
+            EVALUATION,
             s,
         )
         for data in DATA
