@@ -218,9 +218,7 @@ def _trained(r: Run, folder: pathlib.Path, options: Options) -> Outcome:
     run_dir = run.RunDir(folder)
     data = [f"--data_dir={options.data_dir}"] if options.data_dir else []
     if not options.evaluate_only:
-        folders = str(pathlib.Path(options.folders_dir).absolute())
-        flags = [flag.replace(FOLDERS, folders) for flag in r.flags]
-        _call("tfgen.train", [f"--flagfile=configs/{r.flagfile}", *flags, *data], run_dir)
+        _call("tfgen.train", [*training_flags(r, options.folders_dir), *data], run_dir)
     logged = [line for line in run.read_jsonl(run_dir.metrics) if "epoch" in line]
     if not logged:
         raise UserError(f"nothing is logged in {folder} yet: leave out --evaluate_only to train")
@@ -231,6 +229,12 @@ def _trained(r: Run, folder: pathlib.Path, options: Options) -> Outcome:
     return Outcome(
         r.name, done[-1]["measures"], _minutes(run_dir), logged[-1]["epoch"], run_dir.path
     )
+
+
+def training_flags(r: Run, folders_dir: str) -> list[str]:
+    """Flags of `tfgen.train` for a row, with the place of image folders in them."""
+    folders = str(pathlib.Path(folders_dir).absolute())
+    return [f"--flagfile=configs/{r.flagfile}", *(f.replace(FOLDERS, folders) for f in r.flags)]
 
 
 def _evaluations(run_dir: run.RunDir, r: Run, step: int) -> list[dict[str, Any]]:

@@ -314,6 +314,17 @@ def test_a_file_of_the_first_form_is_used(bench, capsys) -> None:
     assert "dropped" not in capsys.readouterr().out
 
 
+def test_a_row_of_an_image_folder_is_told_where_folders_lie(tmp_path, monkeypatch) -> None:
+    row = Run("f", "attribute_cmu_faces.cfg", ("--data=folder:{folders}/cmu_faces", "--seed=1"))
+    monkeypatch.chdir(tmp_path)
+    assert reproduce.training_flags(row, "faces") == [
+        "--flagfile=configs/attribute_cmu_faces.cfg",
+        f"--data=folder:{tmp_path}/faces/cmu_faces",
+        "--seed=1",
+    ]
+    assert "{folders}" in row.record()["flags"][1]  # a row is the same wherever they lie
+
+
 def test_the_list_says_what_is_done(bench, capsys) -> None:
     bench.call(only="b")
     capsys.readouterr()
