@@ -225,7 +225,16 @@ _TINY = 1e-30  # A uniform draw of 0 would give infinite noise.
 @tfd.RegisterKL(Categoricals, Categoricals)
 def _kl_categoricals(q: Categoricals, p: Categoricals, name: str | None = None) -> tf.Tensor:
     """KL(q || p) of the categorical variables, [...]."""
-    return tf.reduce_sum(tf.exp(q.log_probs) * (q.log_probs - p.log_probs), axis=[-2, -1])
+    return tf.reduce_sum(_kl_of_values(q, p), axis=[-2, -1])
+
+
+def kl_by_variable(q: Categoricals, p: Categoricals) -> tf.Tensor:
+    """KL(q_n || p_n) of each categorical variable, [..., N]."""
+    return tf.reduce_sum(_kl_of_values(q, p), axis=-1)
+
+
+def _kl_of_values(q: Categoricals, p: Categoricals) -> tf.Tensor:
+    return tf.exp(q.log_probs) * (q.log_probs - p.log_probs)
 
 
 class Autoregressive(tfd.Distribution):

@@ -132,7 +132,9 @@ def test_faces_keypoints(tmp_path):
         (["--source=none.npz", "--folder=F"], "'none.npz' cannot be read as .npz"),
         (["--source=cmu.npz", "--folder=."], "--folder must not exist yet. Received: ."),
         (["--source=bare.npz", "--folder=F"], "'bare.npz' has no person, sunglasses"),
+        (["--source=few.npz", "--folder=F"], "pose in 'few.npz' must be of shape (16,)"),
         (["--set=faces_keypoints", "--source=s", "--folder=F"], "There is no item named"),
+        (["--set=faces_keypoints", "--source=flat", "--folder=F"], "must be of shape (4, 68, 2)"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, arguments, message):
@@ -141,6 +143,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, argumen
     np.savez(tmp_path / "bare.npz", image=np.zeros([1, 2, 2]))
     short = _of_keypoints(tmp_path / "s", np.stack([_points(1, 0)] * 9)) / "keypoints68.npz"
     np.savez(short, keypoints=np.stack([_points(1, 0)] * 10), person=np.arange(10))
+    _of_cmu(tmp_path / "few.npz", pose=np.zeros(3, int))
+    _of_keypoints(tmp_path / "flat", np.zeros([4, 136]))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError) as error:
         faces.main(["", *arguments])

@@ -181,11 +181,12 @@ def _own_and_aggregate(
 def _kl_by_unit(q: tfd.Distribution, p: tfd.Distribution) -> np.ndarray | None:
     """KL(q_d || p_d) of each unit, float64 [..., units]; None where it has no closed form."""
     if _gaussian(q) and _gaussian(p):
-        return distributions.kl_by_dimension(q, p).numpy().astype(np.float64)
-    if _categorical(q) and _categorical(p):
-        log_q, log_p = (d.log_probs.numpy().astype(np.float64) for d in (q, p))
-        return (np.exp(log_q) * (log_q - log_p)).sum(-1)
-    return None
+        kl = distributions.kl_by_dimension(q, p)
+    elif _categorical(q) and _categorical(p):
+        kl = distributions.kl_by_variable(q, p)
+    else:
+        return None
+    return kl.numpy().astype(np.float64)
 
 
 def _gaussian(distribution: tfd.Distribution) -> bool:

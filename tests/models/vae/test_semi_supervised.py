@@ -456,6 +456,19 @@ def rows_of_light(count: int) -> dict[str, np.ndarray]:
     return {"image": image.astype(np.float32), "label": label}
 
 
+@pytest.mark.parametrize("stack", ["supervised", "m2", "m1", "m1+m2"])
+def test_all_but_m1_begin_with_small_weights(stack) -> None:
+    wide = {"stack": stack, "hidden_units": (60,), "m1_hidden_units": (60, 60)}
+    for stddev in (1e-3, None):
+        model = semi_supervised.build(flags(init_stddev=stddev, **wide), spec())
+        for variable in model.players()["m2"]:
+            if len(variable.shape) > 1:
+                assert (np.std(variable) < 2e-3) == (stddev is not None), variable.path
+        for variable in model.players().get("m1", []):
+            assert len(variable.shape) < 2 or np.std(variable) > 0.05, variable.path
+    assert flags().init_stddev == 1e-3
+
+
 def test_it_learns_classes_from_few_labels() -> None:
     data = rows_of_light(600)
     errors = {}

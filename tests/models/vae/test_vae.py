@@ -153,6 +153,9 @@ def test_wrong_arguments_are_named() -> None:
     decoder = mlp((2,), (4,), (8, 8, 1))
     with pytest.raises(ValueError, match="k must be more than 0. Received: k=0"):
         vae.VAE(encoder, decoder, k=0)
+    for name in ("free_bits", "kl_weight", "kl_warmup_steps"):
+        with pytest.raises(ValueError, match=f"{name} must be 0 or more. Received: {name}=-1"):
+            vae.VAE(encoder, decoder, **{name: -1})
     with pytest.raises(ValueError, match="likelihood must be one of .* Received: 'poisson'"):
         vae.VAE(encoder, decoder, likelihood="poisson")
     with pytest.raises(ValueError, match="as many encoders as decoders.* Received: 1 and 2"):

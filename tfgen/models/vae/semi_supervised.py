@@ -37,8 +37,8 @@ and M2's 300 hidden units at 100 labels upon M1 are those of the authors' code.
 
 Differs from the paper:
   * M1 has Glorot weights, where the paper draws all from N(0, 0.001^2): by these M1, with its two
-    hidden layers, stayed where its latents tell nothing. M2 wants the paper's: by Glorot's its
-    style tells all of an image before the classes mean anything, and no class is ever heard.
+    hidden layers, stayed where its latents tell nothing. On MNIST M2 wants the paper's: by Glorot's
+    its style tells all of an image before the classes mean anything, and no class is ever heard.
   * The flagfile for MNIST has alpha 1 and a step size of 1e-3, for 36,000 steps of M2 upon 24,000
     of M1, where the authors' code takes 300,000 upon a trained M1.
   * One run trains M1 in its first stage (`m1_part`) and what is upon it in the second.

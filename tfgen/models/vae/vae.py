@@ -228,8 +228,8 @@ class VAE(GenerativeModel):
 
     Raises:
         ValueError: if the numbers of networks differ, a network is not built, a posterior or the
-            prior does not fit, k is below 1, or the importance weighted bound is asked for with
-            `analytic_kl` or categorical latents.
+            prior does not fit, k or a setting of the KL is out of its range, or the importance
+            weighted bound is asked for with `analytic_kl` or categorical latents.
     """
 
     criterion = "loss"
@@ -260,8 +260,9 @@ class VAE(GenerativeModel):
         super().__init__(**kwargs)
         self.encoders = _as_list(encoder)
         self.decoders = _as_list(decoder)
-        if k < 1:
-            raise ValueError(f"k must be more than 0. Received: k={k}")
+        _objective.check_settings(
+            k=k, free_bits=free_bits, kl_weight=kl_weight, kl_warmup_steps=kl_warmup_steps
+        )
         if isinstance(likelihood, str):
             likelihood = PixelwiseLikelihood(likelihood)
         if len(self.encoders) != len(self.decoders):
